@@ -1,0 +1,159 @@
+"""Tables of the ledger. Points of time are seconds since 1970 by the database's own clock."""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+big_id = BigInteger().with_variant(Integer, "sqlite")
+
+run = Table(
+    "run",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("owner", String(64), nullable=False),
+    Column("title", String(200), nullable=False),
+    Column("sampling", JSON, nullable=False),
+    Column("samples", Integer, nullable=False),
+    Column("prompts", Integer, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("finished", Float),
+    Column("idempotency_key", String(128)),
+    Column("fingerprint", String(64), nullable=False),
+    UniqueConstraint("owner", "idempotency_key"),
+    Index("run_newest", "created"),
+)
+
+# Counts are kept here, a row a model, in the transaction that writes completions: pages never count rows.
+run_model = Table(
+    "run_model",
+    metadata,
+    Column("run", ForeignKey("run.id", ondelete="CASCADE"), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("done", Integer, nullable=False, default=0),
+    Column("failed", Integer, nullable=False, default=0),
+    Column("cancelled", Integer, nullable=False, default=0),
+    Column("dispatched", Float, nullable=False, default=0),
+)
+
+prompt = Table(
+    "prompt",
+    metadata,
+    Column("run", ForeignKey("run.id", ondelete="CASCADE"), primary_key=True),
+    Column("idx", Integer, primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("category", String(100)),
+    Column("reference", Text),
+    Column("system", Text),
+    Column("metadata", JSON),
+)
+
+chunk = Table(
+    "chunk",
+    metadata,
+    Column("id", big_id, primary_key=True, autoincrement=True),
+    Column("run", ForeignKey("run.id", ondelete="CASCADE"), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("first", Integer, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("lane", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("token", String(32)),
+    Column("worker", String(64)),
+    Column("lease_until", Float),
+    Column("queued_at", Float),
+    Column("claimed_at", Float),
+    Column("not_before", Float, nullable=False, default=0),
+    Column("scored", Boolean, nullable=False, default=False),
+    Index("chunk_by_model", "model", "state", "lane", "run", "first"),
+    Index("chunk_by_run", "run", "model", "first"),
+)
+Index("chunk_unscored", chunk.c.id, sqlite_where=~chunk.c.scored, postgresql_where=~chunk.c.scored)
+
+environment = Table(
+    "environment",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("facts", JSON, nullable=False),
+)
+
+completion = Table(
+    "completion",
+    metadata,
+    Column("run", ForeignKey("run.id", ondelete="CASCADE"), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("idx", Integer, primary_key=True),
+    Column("sample", Integer, primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("finish_reason", String(16), nullable=False),
+    Column("error", Text),
+    Column("prompt_tokens", Integer),
+    Column("output_tokens", Integer),
+    Column("characters", Integer, nullable=False),
+    Column("enqueued", Float),
+    Column("claimed", Float),
+    Column("admitted", Float),
+    Column("first_token", Float),
+    Column("last_token", Float),
+    Column("written", Float, nullable=False),
+    Column("batch_size", Integer),
+    Column("cold", Boolean, nullable=False, default=False),
+    Column("attempt", Integer, nullable=False),
+    Column("seed", BigInteger),
+    Column("worker", String(64)),
+    Column("peak_rss", BigInteger),
+    Column("peak_device_memory", BigInteger),
+    Column("energy_joules", Float),
+    Column("environment", ForeignKey("environment.id")),
+    Index("completion_by_model", "model", "written"),
+)
+
+score = Table(
+    "score",
+    metadata,
+    Column("run", ForeignKey("run.id", ondelete="CASCADE"), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("idx", Integer, primary_key=True),
+    Column("sample", Integer, primary_key=True),
+    Column("metric", String(64), primary_key=True),
+    Column("value", Float, nullable=False),
+)
+
+worker = Table(
+    "worker",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("device", String(64), nullable=False),
+    Column("cores", String(64), nullable=False),
+    Column("dtype", String(16), nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("active", Integer, nullable=False, default=0),
+    Column("speed", Float),
+    Column("load_seconds", Float),
+    Column("rss", BigInteger),
+    Column("error", Text),
+    Column("started", Float, nullable=False),
+    Column("heartbeat", Float, nullable=False),
+    Index("worker_by_model", "model", "heartbeat"),
+)

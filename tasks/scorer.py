@@ -1,0 +1,56 @@
+"""The light worker: scores what has ended and sweeps when no model worker is there to do it."""
+
+import logging
+import threading
+import time
+
+from tasks import jobs
+from tasks.answers import answer_of
+from tasks.celery import SCORE_QUEUE, app
+from tasks.consume import consume
+from tasks.dispatch import Dispatcher
+from tasks.errors import Unavailable
+from tasks.grace import score_answer
+from tasks.ledger import Ledger
+from tasks.ledger.records import ScoreRow
+from tasks.registry import Registry
+from tasks.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Scorer:
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.ledger = Ledger(settings)
+        self.dispatcher = Dispatcher(app, self.ledger)
+        self.models = Registry.load(settings.models).names
+
+    def run(self) -> None:
+        """Work until a signal."""
+        jobs.attach("score", self.score)
+        threading.Thread(target=self._sweep, name="sweep", daemon=True).start()
+        consume([SCORE_QUEUE], "solo", 1)
+
+    def score(self, chunk_id: int) -> None:
+        """Score every completion of an ended chunk."""
+        rows = [
+            ScoreRow(c.run, c.model, c.idx, c.sample, score_answer(answer_of(prompt, category, c)))
+            for prompt, category, c in self.ledger.scores.of_chunk(chunk_id)
+        ]
+        self.ledger.scores.write(chunk_id, rows)
+
+    def _sweep(self) -> None:
+        seen: set[int] = set()
+        while True:
+            time.sleep(self.settings.sweep)
+            try:
+                for model in self.models:
+                    self.dispatcher.sweep(model)
+                # Only what was unscored a sweep ago: the newest are on their way as messages.
+                unscored = set(self.ledger.chunks.unscored())
+                for chunk_id in sorted(unscored & seen):
+                    self.score(chunk_id)
+                seen = unscored
+            except Unavailable as error:
+                logger.warning("%s", error)

@@ -1,0 +1,39 @@
+"""Fixtures that every test may use: a ledger in a folder of its own and a registry of the demo models."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.ledger import Ledger
+from tasks.migrate import migrate
+from tasks.settings import ROOT, Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings of an SQLite ledger with its tables, and of a Redis that is not there."""
+    made = Settings(
+        redis_url="redis://127.0.0.1:1/0",
+        database_url=f"sqlite:///{tmp_path / 'touchstone.db'}",
+        data=tmp_path,
+        models=ROOT / "models.toml",
+    )
+    migrate(made)
+    return made
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    opened = Ledger(settings)
+    yield opened
+    opened.close()
+
+
+def require(present: bool, what: str) -> None:
+    """Skip where ``what`` is missing; fail instead where services are demanded, as in CI."""
+    if not present and os.environ.get("TOUCHSTONE_REQUIRE_SERVICES"):
+        pytest.fail(f"{what} is missing, and TOUCHSTONE_REQUIRE_SERVICES demands it")
+    if not present:
+        pytest.skip(f"{what} is missing: install it to run this test")

@@ -1,0 +1,205 @@
+"""The ledger's promises: one terminal row each, fenced writes, counts that add up, runs that end."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings as hypothesis_settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from tasks.errors import Conflict, InvalidInput, NotFound
+from tasks.ledger import Lease, Ledger
+from tasks.ledger.chunks import MAX_ATTEMPTS
+from tasks.ledger.records import Claim, Completion, Environment, NewPrompt, NewRun, Run
+from tasks.migrate import migrate
+from tasks.settings import Settings
+from tasks.states import FinishReason, RunKind, RunState
+
+MADE_WITH = Environment("e1", {"torch": "2"})
+BOTH = {RunKind.ARENA: 100, RunKind.BULK: 100}
+
+
+def submit(ledger: Ledger, prompts: int = 4, size: int = 2, samples: int = 1, **changes: object) -> Run:
+    new = NewRun(RunKind.BULK, "owner", {"a": size, "b": size}, {"temperature": 0.5}, samples)
+    run, _ = ledger.runs.submit(dataclasses.replace(new, **changes), [NewPrompt(f"prompt {i}") for i in range(prompts)])
+    return run
+
+
+def completion(claim: Claim, idx: int, sample: int, reason: FinishReason = FinishReason.STOP) -> Completion:
+    return Completion(claim.run, claim.model, idx, sample, "text", reason, attempt=claim.attempt, characters=4)
+
+
+def do(ledger: Ledger, claim: Claim, count: int | None = None) -> bool:
+    rows = [completion(claim, idx, sample) for idx, sample in claim.missing[:count]]
+    return ledger.chunks.write(claim, rows, MADE_WITH)
+
+
+def take(ledger: Ledger, model: str) -> list[Claim]:
+    claims = [ledger.chunks.claim(item.chunk, "w") for item in ledger.chunks.dispatch(model, BOTH)]
+    return [claim for claim in claims if claim]
+
+
+def expire(ledger: Ledger) -> None:
+    with ledger.database.write() as connection:
+        connection.execute(text("UPDATE chunk SET lease_until = 1 WHERE state = 'leased'"))
+
+
+def test_a_run_goes_from_pending_over_running_to_done(ledger: Ledger) -> None:
+    run = submit(ledger, samples=2)
+    assert (run.state, run.counts.total, run.counts.pending) == (RunState.PENDING, 16, 16)
+    for model in ("a", "b"):
+        for claim in take(ledger, model):
+            assert do(ledger, claim)
+            assert ledger.runs.get(run.id).state is RunState.RUNNING
+            assert ledger.chunks.finish(claim)
+    run = ledger.runs.get(run.id)
+    assert (run.state, run.counts.done, run.counts.pending) == (RunState.DONE, 16, 0)
+    assert run.finished is not None
+    keys = [(c.model, c.idx, c.sample) for c in ledger.completions.page(run.id)]
+    assert sorted(keys) == [(m, i, s) for m in "ab" for i in range(4) for s in range(2)]
+
+
+def test_a_stale_token_writes_nothing(ledger: Ledger) -> None:
+    run = submit(ledger, prompts=2)
+    old = take(ledger, "a")[0]
+    expire(ledger)
+    assert ledger.chunks.sweep(10).requeued == 1
+    assert ledger.chunks.renew(old) is Lease.LOST
+    assert not do(ledger, old)
+    assert not ledger.chunks.finish(old)
+    assert ledger.completions.page(run.id) == []
+
+
+def test_what_was_written_before_a_crash_is_not_done_again(ledger: Ledger) -> None:
+    run = submit(ledger, prompts=2)
+    first = take(ledger, "a")[0]
+    do(ledger, first, count=1)
+    expire(ledger)
+    ledger.chunks.sweep(10)
+    with ledger.database.write() as connection:
+        connection.execute(text("UPDATE chunk SET not_before = 0"))
+    second = take(ledger, "a")[0]
+    assert (second.attempt, second.missing) == (2, first.missing[1:])
+    do(ledger, dataclasses.replace(second, missing=first.missing))
+    assert ledger.runs.get(run.id).models["a"].done == 2
+
+
+def test_a_chunk_is_claimed_once(ledger: Ledger) -> None:
+    submit(ledger, prompts=1)
+    item = ledger.chunks.dispatch("a", BOTH)[0]
+    assert ledger.chunks.claim(item.chunk, "one")
+    assert ledger.chunks.claim(item.chunk, "two") is None
+
+
+def test_a_poisoned_prompt_fails_alone_at_the_third_attempt(ledger: Ledger) -> None:
+    run = submit(ledger, prompts=3, size=3)
+    for _ in range(2 * MAX_ATTEMPTS):
+        with ledger.database.write() as connection:
+            connection.execute(text("UPDATE chunk SET not_before = 0"))
+        for claim in take(ledger, "a"):
+            if 1 not in claim.prompts:
+                do(ledger, claim)
+                ledger.chunks.finish(claim)
+        expire(ledger)
+        ledger.chunks.sweep(10)
+    rows = {c.idx: c for c in ledger.completions.page(run.id, "a")}
+    assert {idx: row.finish_reason for idx, row in rows.items()} == {0: "stop", 1: "error", 2: "stop"}
+    assert rows[1].attempt == MAX_ATTEMPTS and "3 times" in (rows[1].error or "")
+
+
+def test_cancel_keeps_partial_text_and_ends_the_rest(ledger: Ledger) -> None:
+    run = submit(ledger)
+    held = take(ledger, "a")[0]
+    do(ledger, held, count=1)
+    run = ledger.runs.cancel(run.id)
+    assert (run.state, run.counts.cancelled, run.counts.pending) == (RunState.CANCELLED, 6 - 2, 3)
+    assert ledger.chunks.look(held) is Lease.CANCELLED
+    partial = completion(held, *held.missing[1], FinishReason.CANCELLED)
+    assert ledger.chunks.write(held, [partial], MADE_WITH)
+    expire(ledger)
+    ledger.chunks.sweep(10)
+    run = ledger.runs.get(run.id)
+    assert (run.state, run.counts.pending, run.counts.done) == (RunState.CANCELLED, 0, 1)
+    assert ledger.completions.page(run.id, "a")[1].text == "text"
+    assert ledger.chunks.dispatch("b", BOTH) == []
+
+
+def test_cancelling_what_has_ended_changes_nothing(ledger: Ledger) -> None:
+    run = submit(ledger)
+    for model in "ab":
+        for claim in take(ledger, model):
+            do(ledger, claim)
+            ledger.chunks.finish(claim)
+    assert ledger.runs.cancel(run.id).state is RunState.DONE
+
+
+def test_arena_goes_before_bulk_and_runs_take_turns(ledger: Ledger) -> None:
+    bulk = [submit(ledger, prompts=3, size=1) for _ in range(2)]
+    arena = submit(ledger, prompts=1, kind=RunKind.ARENA)
+    items = ledger.chunks.dispatch("a", {RunKind.ARENA: 4, RunKind.BULK: 4})
+    runs = [claim.run for item in items if (claim := ledger.chunks.claim(item.chunk, "w"))]
+    assert runs == [arena.id, bulk[0].id, bulk[1].id, bulk[0].id, bulk[1].id]
+    assert ledger.chunks.dispatch("a", {RunKind.ARENA: 4, RunKind.BULK: 4}) == []
+
+
+def test_a_lost_message_is_sent_again(ledger: Ledger) -> None:
+    submit(ledger, prompts=1)
+    first = ledger.chunks.dispatch("a", BOTH)
+    assert ledger.chunks.dispatch("a", BOTH) == []
+    assert ledger.chunks.sweep(message_lost_after=-1).requeued == 1
+    assert ledger.chunks.dispatch("a", BOTH) == first
+
+
+def test_an_idempotency_key_makes_one_run(ledger: Ledger) -> None:
+    run = submit(ledger, idempotency_key="k")
+    assert submit(ledger, idempotency_key="k").id == run.id
+    assert submit(ledger, idempotency_key="k", owner="somebody else").id != run.id
+    with pytest.raises(Conflict, match="Idempotency-Key"):
+        submit(ledger, prompts=5, idempotency_key="k")
+    assert ledger.runs.total() == 2
+
+
+def test_released_work_counts_no_attempt(ledger: Ledger) -> None:
+    submit(ledger, prompts=1)
+    ledger.chunks.release(take(ledger, "a"))
+    assert take(ledger, "a")[0].attempt == 1
+
+
+def test_bad_submissions_leave_nothing(ledger: Ledger) -> None:
+    with pytest.raises(InvalidInput):
+        submit(ledger, prompts=0)
+    with pytest.raises(NotFound):
+        ledger.runs.get("nothing")
+    assert ledger.runs.total() == 0
+
+
+@given(st.lists(st.sampled_from(["take", "write", "finish", "crash", "sweep", "cancel"]), max_size=40))
+@hypothesis_settings(max_examples=25, deadline=None)
+def test_counts_add_up_whatever_happens(tmp_path_factory: pytest.TempPathFactory, steps: list[str]) -> None:
+    made = Settings(database_url=f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'l.db'}")
+    migrate(made)
+    ledger = Ledger(made)
+    run = submit(ledger, prompts=5, size=2, samples=2)
+    held: list[Claim] = []
+    for step in steps:
+        if step == "take":
+            held += take(ledger, "a") + take(ledger, "b")
+        elif step == "write" and held:
+            do(ledger, held[0], count=1)
+        elif step == "finish" and held:
+            claim = held.pop(0)
+            do(ledger, claim)
+            ledger.chunks.finish(claim)
+        elif step == "crash" and held:
+            held.pop()
+            expire(ledger)
+        elif step == "sweep":
+            ledger.chunks.sweep(-1)
+        elif step == "cancel":
+            ledger.runs.cancel(run.id)
+        rows = ledger.completions.page(run.id, limit=1000)
+        counts = ledger.runs.get(run.id).counts
+        assert counts.ended == len(rows)
+        assert counts.done == sum(row.finish_reason.outcome == "done" for row in rows)
+        assert counts.done + counts.failed + counts.cancelled + counts.pending == counts.total == 20
+    ledger.close()

@@ -1,0 +1,39 @@
+"""Start a worker: ``python -m worker --model NAME [--cores 0,1]``."""
+
+import argparse
+import logging
+import sys
+
+from tasks.errors import ConfigurationError, TouchstoneError
+from tasks.registry import Registry
+from tasks.settings import Settings
+from tasks.supervisor import EXIT_CANNOT_START
+from worker.process import WorkerProcess
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--cores", default="", help="core numbers, separated by commas")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.model}: %(message)s", datefmt="%H:%M:%S")
+    try:
+        settings = Settings.from_environment()
+        spec = Registry.load(settings.models).get(options.model)
+        WorkerProcess(spec, read_cores(options.cores), settings).run()
+    except TouchstoneError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return EXIT_CANNOT_START
+    return 0
+
+
+def read_cores(text: str) -> tuple[int, ...]:
+    """``0,1`` as numbers. Raises `ConfigurationError`."""
+    parts = [part for part in text.split(",") if part]
+    if not all(part.isdecimal() for part in parts):
+        raise ConfigurationError(f"--cores is {text!r}; give core numbers such as 0,1.")
+    return tuple(map(int, parts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Loading a model of the registry."""
+
+import hashlib
+import json
+import platform
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tasks.errors import ModelError
+from tasks.ledger.records import Environment
+from tasks.registry import ModelSpec
+from worker.device import choose_device, choose_dtype, device_name
+from worker.engine.batch import BatchEngine
+from worker.engine.protocol import Engine
+
+transformers.utils.logging.disable_progress_bar()
+
+DEFAULT_CONTEXT = 2048
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to generate. ``load_seconds`` is how long it took from the start."""
+
+    engine: Engine
+    environment: Environment
+    device: str
+    dtype: str
+    load_seconds: float
+
+
+def load(spec: ModelSpec, threads: int) -> LoadedModel:
+    """Load weights and tokenizer; never runs code that comes with a model.
+
+    Raises `ModelError` with one line that says what is wrong.
+    """
+    started = time.monotonic()
+    device = choose_device(spec.device)
+    dtype = choose_dtype(spec.dtype, device)
+    options = {"revision": spec.revision} if spec.revision else {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(spec.source, trust_remote_code=False, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            spec.source, dtype=dtype, trust_remote_code=False, use_safetensors=True, **options
+        )
+        model = model.to(device).eval()
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, MemoryError) as error:
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{spec.name}: cannot load {spec.source}: {first_line}") from error
+    engine = BatchEngine(
+        model,
+        tokenizer,
+        slots=spec.slots,
+        max_context=_context(spec, model),
+        add_special_tokens=spec.add_special_tokens,
+    )
+    environment = _environment(spec, device, dtype, threads, model)
+    return LoadedModel(engine, environment, str(device), str(dtype).removeprefix("torch."), time.monotonic() - started)
+
+
+def _context(spec: ModelSpec, model: Any) -> int:
+    built_for = getattr(model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT
+    return min(spec.max_context or built_for, built_for)
+
+
+def _environment(spec: ModelSpec, device: torch.device, dtype: torch.dtype, threads: int, model: Any) -> Environment:
+    facts = {
+        "model": spec.name,
+        "source": spec.source.rsplit("/", 2)[-1] if spec.source.startswith("/") else spec.source,
+        "revision": spec.revision,
+        "parameters": model.num_parameters(),
+        "template": spec.template,
+        "device": str(device),
+        "device_name": device_name(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": threads,
+        "slots": spec.slots,
+        "engine": "batch",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return Environment(digest[:16], facts)

@@ -1,0 +1,224 @@
+"""One chunk's way through a worker: claim, generate, write, finish."""
+
+import logging
+import queue
+import resource
+import threading
+import time
+from dataclasses import dataclass, field, replace
+
+from tasks.dispatch import Dispatcher
+from tasks.errors import Unavailable
+from tasks.ledger import Lease, Ledger
+from tasks.ledger.records import Claim, Completion
+from tasks.live import Live, LiveEvent
+from tasks.registry import ModelSpec
+from tasks.sampling import Sampling, merge
+from tasks.settings import Settings
+from tasks.states import Outcome, RunKind
+from worker.engine.protocol import Delta, Event, Request, Result
+from worker.load import LoadedModel
+from worker.loop import EngineLoop
+
+logger = logging.getLogger(__name__)
+
+SHOW_SECONDS = 0.04
+WRITE_SECONDS = 0.25
+LOOK_SECONDS = 1.0
+DRAIN_SECONDS = 25.0
+PROMPT_SECONDS = 600.0
+PRIORITY = {RunKind.ARENA: 0, RunKind.BULK: 1}
+
+Key = tuple[int, int]
+
+
+@dataclass
+class Work:
+    """A claimed chunk in this worker: what is open, what is finished but not written, what was renewed when."""
+
+    claim: Claim
+    requests: dict[str, Key]
+    events: "queue.SimpleQueue[Event]"
+    finished: list[Completion] = field(default_factory=list)
+    live: dict[Key, str] = field(default_factory=dict)
+    renewed: float = field(default_factory=time.monotonic)
+    looked: float = field(default_factory=time.monotonic)
+    progress: int = -1
+
+
+class ChunkRunner:
+    """Runs chunks for one model; called by Celery's pool threads, one chunk a thread."""
+
+    def __init__(
+        self,
+        *,
+        spec: ModelSpec,
+        model: LoadedModel,
+        loop: EngineLoop,
+        ledger: Ledger,
+        dispatcher: Dispatcher,
+        live: Live,
+        settings: Settings,
+        worker: str,
+    ):
+        self.spec, self.model, self.loop, self.worker = spec, model, loop, worker
+        self.ledger, self.dispatcher, self.live, self.settings = ledger, dispatcher, live, settings
+        self.speed: float | None = None
+        self.stopping: float | None = None
+        self._cold = True
+        self._in_flight = 0
+        self._finished = 0
+        self._busy_since = 0.0
+        self._lock = threading.Lock()
+
+    def generate(self, chunk_id: int) -> None:
+        """Do a chunk if it is to be had. Whatever goes wrong, the ledger and the sweeper put it right."""
+        claim = None if self.stopping else self.ledger.chunks.claim(chunk_id, self.worker)
+        if claim is None:
+            return
+        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        work = Work(claim, self._submit_all(claim, events), events)
+        self._count_in()
+        try:
+            held = self._attend(work)
+        finally:
+            self._count_out(len(claim.missing))
+            for request_id in work.requests:
+                self.loop.cancel(request_id)
+        if held and self.ledger.chunks.finish(claim):
+            self.dispatcher.request_scores(claim.chunk)
+        self.dispatcher.dispatch(self.spec.name)
+
+    def _submit_all(self, claim: Claim, sink: "queue.SimpleQueue[Event]") -> dict[str, Key]:
+        requests = {}
+        for idx, sample in claim.missing:
+            request_id = f"{claim.token}.{idx}.{sample}"
+            requests[request_id] = (idx, sample)
+            request = Request(
+                id=request_id,
+                prompt=self.spec.render(claim.prompts[idx].text),
+                sampling=self._sampling(claim, idx, sample),
+                priority=PRIORITY[claim.kind],
+                deadline=time.monotonic() + PROMPT_SECONDS,
+            )
+            self.loop.submit(request, sink.put)
+        return requests
+
+    def _sampling(self, claim: Claim, idx: int, sample: int) -> Sampling:
+        """The run's settings over the model's defaults, with a seed of this completion's own."""
+        merged = merge(self.spec.decoding, claim.sampling)
+        return replace(merged, seed=(merged.seed * 1_000_003 + idx * 1009 + sample) % 2**53)
+
+    def _attend(self, work: Work) -> bool:
+        """Write what comes until nothing is open; False when the lease was lost or given back."""
+        write_at = time.monotonic() + WRITE_SECONDS
+        while work.requests or work.finished:
+            self._take(work, SHOW_SECONDS)
+            self._show(work)
+            if work.requests and time.monotonic() < write_at:
+                continue
+            write_at = time.monotonic() + WRITE_SECONDS
+            if not self._write(work) or not self._keep_lease(work):
+                return False
+        return True
+
+    def _take(self, work: Work, seconds: float) -> None:
+        """Take in the events of the next ``seconds``, fewer when nothing is open any more."""
+        until = time.monotonic() + seconds
+        while work.requests and (left := until - time.monotonic()) > 0:
+            try:
+                event = work.events.get(timeout=left)
+            except queue.Empty:
+                return
+            if isinstance(event, Delta):
+                key = work.requests[event.request_id]
+                work.live[key] = work.live.get(key, "") + event.text
+            else:
+                idx, sample = work.requests.pop(event.request_id)
+                work.finished.append(self._completion(work.claim, idx, sample, event))
+
+    def _show(self, work: Work) -> None:
+        if work.live and work.claim.kind is RunKind.ARENA:
+            claim = work.claim
+            events = [
+                LiveEvent("", claim.model, idx, sample, claim.attempt, text) for (idx, sample), text in work.live.items()
+            ]
+            self.live.publish(claim.run, events)
+        work.live.clear()
+
+    def _write(self, work: Work) -> bool:
+        """Store what has finished. While the ledger is away the results wait here, as long as the lease may hold."""
+        if not work.finished:
+            return True
+        try:
+            held = self.ledger.chunks.write(work.claim, work.finished, self.model.environment)
+        except Unavailable as error:
+            logger.warning("%s", error)
+            return time.monotonic() - work.renewed < self.settings.lease
+        work.finished.clear()
+        return held
+
+    def _keep_lease(self, work: Work) -> bool:
+        """Look for cancellation often, renew in time; False when the chunk is to be dropped."""
+        if self.stopping and time.monotonic() - self.stopping > DRAIN_SECONDS:
+            self.ledger.chunks.release([work.claim])
+            return False
+        now = time.monotonic()
+        if now - work.looked < LOOK_SECONDS:
+            return True
+        work.looked = now
+        stalled = self.loop.engine.progress == work.progress
+        renews = now - work.renewed >= self.settings.renew and not stalled
+        try:
+            lease = self.ledger.chunks.renew(work.claim) if renews else self.ledger.chunks.look(work.claim)
+        except Unavailable as error:
+            logger.warning("%s", error)
+            return now - work.renewed < self.settings.lease
+        if renews:
+            work.renewed, work.progress = now, self.loop.engine.progress
+        if lease is Lease.CANCELLED:
+            for request_id in work.requests:
+                self.loop.cancel(request_id)
+        return lease is not Lease.LOST
+
+    def _completion(self, claim: Claim, idx: int, sample: int, result: Result) -> Completion:
+        offset = time.time() - time.monotonic()
+        points = (result.admitted, result.first_token, result.last_token)
+        admitted, first_token, last_token = (None if point is None else point + offset for point in points)
+        cold, self._cold = self._cold, self._cold and result.finish_reason.outcome is not Outcome.DONE
+        return Completion(
+            run=claim.run,
+            model=claim.model,
+            idx=idx,
+            sample=sample,
+            text=result.text.replace("\x00", ""),
+            finish_reason=result.finish_reason,
+            error=result.error,
+            prompt_tokens=result.prompt_tokens,
+            output_tokens=result.output_tokens,
+            characters=len(result.text),
+            enqueued=claim.enqueued,
+            claimed=claim.claimed,
+            admitted=admitted,
+            first_token=first_token,
+            last_token=last_token,
+            batch_size=result.batch_size,
+            cold=cold,
+            attempt=claim.attempt,
+            seed=self._sampling(claim, idx, sample).seed,
+            worker=self.worker,
+            peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )
+
+    def _count_in(self) -> None:
+        with self._lock:
+            if not self._in_flight:
+                self._busy_since, self._finished = time.monotonic(), 0
+            self._in_flight += 1
+
+    def _count_out(self, completions: int) -> None:
+        """Measure the speed over the time since this worker was last idle."""
+        with self._lock:
+            self._in_flight -= 1
+            self._finished += completions
+            self.speed = self._finished / max(time.monotonic() - self._busy_since, 1e-3)
