@@ -101,7 +101,9 @@ def models() -> None:
     ledger = Ledger(settings)
     for spec in Registry.load(settings.models).models.values():
         ready = ledger.workers.ready(spec.name)
-        click.echo(f"{spec.name:24} {spec.device:8} {spec.dtype:9} {ready} ready  {spec.label['zh']} · {spec.label['en']}")
+        click.echo(
+            f"{spec.name:24} {spec.device:8} {spec.dtype:9} {ready} ready  {spec.label['zh']} · {spec.label['en']}"
+        )
 
 
 @main.command()

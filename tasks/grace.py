@@ -62,6 +62,10 @@ class StoredScore(NamedTuple):
     value: float
 
 
+# What `StoredScore` is to a type checker: the ledger's plain tuples serve as well.
+Row = tuple[str, int, str | None, str, float]
+
+
 @dataclass(frozen=True)
 class AxisScore:
     """Score of one model on one axis. ``estimate`` runs from 0 to 5; its ``n`` counts completions.
@@ -105,7 +109,7 @@ def score_answer(answer: Answer, objectives: Objectives = CPU) -> dict[str, floa
     return scores if varied is None else scores | {DIVERSITY: varied}
 
 
-def axes_of(rows: Iterable[StoredScore], objectives: Objectives = CPU) -> tuple[AxisScore, ...]:
+def axes_of(rows: Iterable[Row], objectives: Objectives = CPU) -> tuple[AxisScore, ...]:
     """Every axis of every model in ``rows``, models in the order of their first row.
 
     Rows may be any tuples in the order of `StoredScore`. Metrics that are not known here are ignored, so that an
@@ -114,7 +118,7 @@ def axes_of(rows: Iterable[StoredScore], objectives: Objectives = CPU) -> tuple[
     return tuple(score for values in _by_model(rows).values() for score in _axes(values, objectives))
 
 
-def validity_by_category(rows: Iterable[StoredScore]) -> dict[str, dict[str, Estimate]]:
+def validity_by_category(rows: Iterable[Row]) -> dict[str, dict[str, Estimate]]:
     """Share of valid answers times 5 by model and category, whatever the category's size."""
     return {model: dict(_valid_shares(values.series[VALID])) for model, values in _by_model(rows).items()}
 
@@ -134,7 +138,7 @@ class _ModelValues:
     series: defaultdict[str, _Series] = field(default_factory=lambda: defaultdict(_Series))
 
 
-def _by_model(rows: Iterable[StoredScore]) -> Mapping[str, _ModelValues]:
+def _by_model(rows: Iterable[Row]) -> Mapping[str, _ModelValues]:
     models: dict[str, _ModelValues] = {}
     for model, prompt_idx, category, metric, value in rows:
         values = models.get(model)

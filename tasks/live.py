@@ -27,7 +27,7 @@ class LiveEvent:
     text: str
 
 
-def connect(url: str) -> "redis.Redis[Any]":
+def connect(url: str) -> redis.Redis:
     """A Redis client whose every call ends within two seconds."""
     return redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2, decode_responses=True)
 

@@ -23,10 +23,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "automatic": ("GRACE：自动代理指标", "GRACE: automatic proxies"),
     "human": ("GRACE：人工评分", "GRACE: human ratings"),
     "no_human": ("没有人工评分。", "There are no human ratings."),
-    "cell": (
-        "每格：得分（0–5）[95% 区间]，n 为回答数。",
-        "Each cell: score (0–5) [95% interval], n answers.",
-    ),
+    "cell": ("每格：得分（0–5）[95% 区间]，n 为回答数。", "Each cell: score (0–5) [95% interval], n answers."),
     "human_cell": (
         "每格：得分（0–5）[95% 区间]，n 为评分数。人工评分与自动指标从不平均。",
         "Each cell: score (0–5) [95% interval], n ratings. Human and automatic scores are never averaged.",
@@ -34,12 +31,13 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "latency": ("延迟", "Latency"),
     "latency_note": (
         (
-            "百分位 p50 / p90 / p95 / p99，单位为秒（另有注明除外），n 为有该测量的热启动且成功的回答；"
-            "p99 仅在 n ≥ 1000 时给出。排队时间不计入模型延迟。"
+            "百分位 p50 / p90 / p95 / p99，单位为秒（另有注明除外），n 为有该测量的热启动且成功的回答；p99 仅在 "
+            "n ≥ 1000 时给出。排队时间不计入模型延迟。"
         ),
         (
-            "Percentiles p50 / p90 / p95 / p99 in seconds unless the name says otherwise, over the n warm and successful "
-            "answers that have the measure; p99 only from n = 1000. Queue time is never part of a model's latency."
+            "Percentiles p50 / p90 / p95 / p99 in seconds unless the name says otherwise, over the n warm and "
+            "successful answers that have the measure; p99 only from n = 1000. Queue time is never part of a "
+            "model's latency."
         ),
     ),
     "phase": ("阶段", "Phase"),
@@ -60,7 +58,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "goodput": ("达标比例", "share that meets the objectives"),
     "failed_share": ("失败比例", "share that failed"),
     "rates_note": (
-        "速率为总和除以忙碌时间（各回答 [接纳, 末个 token] 区间的并集），不是速率的平均。不同分词器之间请比较字符，不要比较 token。",
+        (
+            "速率为总和除以忙碌时间（各回答 [接纳, 末个 token] 区间的并集），不是速率的平均。不同分词器之间请比较"
+            "字符，不要比较 token。"
+        ),
         (
             "Rates are sums over busy time, the union of all [admitted, last token], not means of rates. Compare "
             "characters, not tokens, across tokenizers."

@@ -141,7 +141,8 @@ class ChunkRunner:
         if work.live and work.claim.kind is RunKind.ARENA:
             claim = work.claim
             events = [
-                LiveEvent("", claim.model, idx, sample, claim.attempt, text) for (idx, sample), text in work.live.items()
+                LiveEvent("", claim.model, idx, sample, claim.attempt, text)
+                for (idx, sample), text in work.live.items()
             ]
             self.live.publish(claim.run, events)
         work.live.clear()

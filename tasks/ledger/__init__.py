@@ -10,7 +10,7 @@ from tasks.ledger.scores import Scores
 from tasks.ledger.workers import Workers
 from tasks.settings import Settings
 
-__all__ = ["Ledger", "Lease"]
+__all__ = ["Lease", "Ledger"]
 
 
 class Ledger:

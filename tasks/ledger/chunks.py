@@ -51,7 +51,7 @@ class Chunks:
     def _outstanding(self, connection: Connection, model: str) -> dict[str, int]:
         out = [ChunkState.QUEUED, ChunkState.LEASED]
         query = select(chunk.c.lane, func.count()).where(chunk.c.model == model, chunk.c.state.in_(out))
-        return {lane: number for lane, number in connection.execute(query.group_by(chunk.c.lane))}
+        return {row[0]: row[1] for row in connection.execute(query.group_by(chunk.c.lane))}
 
     def _take_one(self, connection: Connection, model: str, lane: RunKind) -> int | None:
         waiting = (
@@ -62,7 +62,9 @@ class Chunks:
         )
         next_run = connection.execute(
             select(run_model.c.run)
-            .where(run_model.c.model == model, select(chunk.c.id).where(waiting, chunk.c.run == run_model.c.run).exists())
+            .where(
+                run_model.c.model == model, select(chunk.c.id).where(waiting, chunk.c.run == run_model.c.run).exists()
+            )
             .where(run_model.c.total > run_model.c.done + run_model.c.failed + run_model.c.cancelled)
             .order_by(run_model.c.dispatched)
             .limit(1)
@@ -105,9 +107,7 @@ class Chunks:
             if taken is None:
                 return None
             connection.execute(
-                update(run)
-                .where(run.c.id == taken.run, run.c.state == RunState.PENDING)
-                .values(state=RunState.RUNNING)
+                update(run).where(run.c.id == taken.run, run.c.state == RunState.PENDING).values(state=RunState.RUNNING)
             )
             return self._describe(connection, taken)
 
@@ -173,9 +173,7 @@ class Chunks:
             rows = [asdict(c) | {"written": now(), "environment": made_with.id} for c in completions]
             new = self.database.insert_new(connection, completion, rows)
             reasons = {(c.idx, c.sample): c.finish_reason for c in completions}
-            count_outcomes(
-                connection, ((row.run, row.model, reasons[row.idx, row.sample].outcome) for row in new)
-            )
+            count_outcomes(connection, ((row.run, row.model, reasons[row.idx, row.sample].outcome) for row in new))
             return True
 
     def finish(self, claim: Claim) -> bool:

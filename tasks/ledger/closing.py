@@ -21,9 +21,7 @@ def count_outcomes(connection: Connection, outcomes: Iterable[tuple[str, str, Ou
 def add_count(connection: Connection, run_id: str, model: str, outcome: Outcome, number: int) -> None:
     column = run_model.c[outcome.value]
     connection.execute(
-        update(run_model)
-        .where(run_model.c.run == run_id, run_model.c.model == model)
-        .values({column: column + number})
+        update(run_model).where(run_model.c.run == run_id, run_model.c.model == model).values({column: column + number})
     )
 
 
@@ -68,7 +66,9 @@ def _fill(connection: Connection, run_id: str, model: str, chunks: list[int], sa
         "cold": literal(False),
         "attempt": chunk.c.attempt,
     }
-    in_chunk = and_(prompt.c.run == chunk.c.run, prompt.c.idx >= chunk.c.first, prompt.c.idx < chunk.c.first + chunk.c.count)
+    in_chunk = and_(
+        prompt.c.run == chunk.c.run, prompt.c.idx >= chunk.c.first, prompt.c.idx < chunk.c.first + chunk.c.count
+    )
     rows = select(*(value.label(name) for name, value in values.items())).select_from(chunk.join(prompt, in_chunk))
     insert: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     statement = insert(completion).from_select(list(values), rows.where(chunk.c.id.in_(chunks)))

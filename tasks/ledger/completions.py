@@ -1,9 +1,9 @@
 """Finished completions, read."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import RowMapping, select
 
 from tasks.ledger.database import Database
 from tasks.ledger.records import Completion, Environment
@@ -47,7 +47,7 @@ class Completions:
             return [completion_of(row) for row in connection.execute(query).mappings()]
 
 
-def completion_of(values: Mapping[str, Any]) -> Completion:
+def completion_of(values: RowMapping) -> Completion:
     """A completion from the columns of its table."""
-    columns = {name: values[name] for name in completion.c.keys()}
+    columns = {column.name: values[column.name] for column in completion.columns}
     return Completion(**columns | {"finish_reason": FinishReason(columns["finish_reason"])})

@@ -53,9 +53,9 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One transaction, committed at the end and rolled back by any exception."""
-        with self._translated(), self.engine.connect().execution_options(writes=True) as connection:
-            with connection.begin():
-                yield connection
+        connect = self.engine.connect
+        with self._translated(), connect().execution_options(writes=True) as opened, opened.begin():
+            yield opened
 
     def insert_new(self, connection: Connection, table: Table, rows: list[dict[str, Any]]) -> list[Any]:
         """Insert ``rows`` but those whose key is there already; returns the primary keys that are new, as rows."""
@@ -72,7 +72,9 @@ class Database:
         except (OperationalError, DBAPIError) as error:
             if isinstance(error, OperationalError) or error.connection_invalidated:
                 reason = str(error.orig).splitlines()[0] if error.orig else "no connection"
-                raise Unavailable(f"The ledger cannot be used now ({reason}). Nothing was changed; try again.") from error
+                raise Unavailable(
+                    f"The ledger cannot be used now ({reason}). Nothing was changed; try again."
+                ) from error
             raise
 
 

@@ -44,7 +44,9 @@ MODERN_WORDS = {
     "虫": ("虫子",), "猫": ("小猫",), "犬": ("小狗",), "母": ("母亲", "妈妈"), "儿": ("儿童", "孩子"), "诗": ("诗歌",),
 }  # fmt: skip
 TITLE_WORD = re.compile(r"[\u4e00-\u9fff]{2}")
-EMPTY_CHARACTERS = set("不一无有人何来时上自中是为去如得此相与知未已可君生见我行下更今却从其之亦犹应似谁莫将须欲向又还只")
+EMPTY_CHARACTERS = set(
+    "不一无有人何来时上自中是为去如得此相与知未已可君生见我行下更今却从其之亦犹应似谁莫将须欲向又还只"
+)
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,8 @@ class Quatrain:
 
 def read_quatrains(path: Path) -> list[Quatrain]:
     """Read every quatrain of the corpus at ``path``, in file order, each text once."""
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
     found: dict[str, Quatrain] = {}
-    with opened as file:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
         for row in map(json.loads, file):
             lines = tuple(line for line in re.split("[，。！？；、]", row["text"]) if line)
             widths = {len(line) for line in lines}
@@ -86,7 +87,7 @@ def build_vocabulary(poems: list[Quatrain], at_least: int) -> list[str]:
 
 
 def subject_of(poem: Quatrain, dice: random.Random) -> str:
-    """A subject that ``poem`` can be said to be about: a character, a word of a line, of the title, or a modern word."""
+    """What ``poem`` can be said to be about: a character, a word of a line or of the title, a modern word."""
     characters = [c for c in "".join(poem.lines) if c not in EMPTY_CHARACTERS] or list(poem.lines[0])
     chance = dice.random()
     if chance < 0.25:

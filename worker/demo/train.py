@@ -108,7 +108,9 @@ def held_out_loss(model: GPT2LMHeadModel, batches: list[Batch], device: str) -> 
     return loss
 
 
-def batches_of(poems: list[Quatrain], size: int, vocabulary: dict[str, int], dice: random.Random) -> list[list[Quatrain]]:
+def batches_of(
+    poems: list[Quatrain], size: int, vocabulary: dict[str, int], dice: random.Random
+) -> list[list[Quatrain]]:
     """Shuffle ``poems`` into groups of one line width each, so that a batch holds little padding."""
     groups = []
     for width in (5, 7):

@@ -1,0 +1,129 @@
+"""The JSON API under /api."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Blueprint, Response, request, url_for
+from flask.typing import ResponseReturnValue
+
+from tasks.errors import InvalidInput
+from tasks.ledger.records import NewPrompt, Run
+from tasks.states import RunKind
+from web import events, views
+from web.host import service
+from web.openapi import DOCUMENT
+
+OWNER = "api"
+KEYS = {"prompts", "models", "sampling", "samples", "kind"}
+MAX_PAGE = 1000
+
+blueprint = Blueprint("api", __name__, url_prefix="/api")
+
+
+class UnsupportedType(InvalidInput):
+    """A body that is not JSON; a page of another site cannot send JSON unasked, so this also keeps those out."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+@blueprint.post("/runs")
+def submit() -> ResponseReturnValue:
+    body = _json_object(required=True)
+    for key in body.keys() - KEYS:
+        raise InvalidInput(f"{key!r} is not known; a run takes {', '.join(sorted(KEYS))}.", key)
+    run, _ = service().submit(
+        prompts=_prompts(body.get("prompts")),
+        models=_names(body.get("models")),
+        sampling=body.get("sampling", {}),
+        samples=body.get("samples", 1),
+        kind=_kind(body.get("kind")),
+        owner=OWNER,
+        idempotency_key=request.headers.get("Idempotency-Key"),
+    )
+    url = url_for("run.show", run_id=run.id)
+    return {"id": run.id, "url": url}, 202, {"Location": url_for("api.show", run_id=run.id)}
+
+
+@blueprint.get("/runs/<run_id>")
+def show(run_id: str) -> ResponseReturnValue:
+    return _describe(service().ledger.runs.get(run_id))
+
+
+@blueprint.get("/runs/<run_id>/completions")
+def completions(run_id: str) -> ResponseReturnValue:
+    ledger = service().ledger
+    ledger.runs.get(run_id)
+    offset, limit = _whole("offset", 0, 0, 2**31), _whole("limit", 100, 1, MAX_PAGE)
+    rows = ledger.completions.page(run_id, request.args.get("model"), offset, limit)
+    return {"offset": offset, "limit": limit, "completions": [views.completion(row) for row in rows]}
+
+
+@blueprint.get("/runs/<run_id>/events")
+def stream(run_id: str) -> ResponseReturnValue:
+    run = service().ledger.runs.get(run_id)
+    return Response(
+        events.stream(service(), run, request.headers.get("Last-Event-ID", "0")),
+        mimetype="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+@blueprint.post("/runs/<run_id>/cancel")
+def cancel(run_id: str) -> ResponseReturnValue:
+    _json_object(required=False)
+    return _describe(service().cancel(run_id))
+
+
+@blueprint.get("/models")
+def models() -> ResponseReturnValue:
+    return {"models": views.models(service())}
+
+
+@blueprint.get("/workers")
+def workers() -> ResponseReturnValue:
+    return {"workers": [views.worker(row) for row in service().ledger.workers.all()]}
+
+
+@blueprint.get("/openapi.json")
+def openapi() -> ResponseReturnValue:
+    return DOCUMENT
+
+
+def _describe(run: Run) -> dict[str, Any]:
+    names = [{"name": name, "counts": counts.to_dict()} for name, counts in run.models.items()]
+    return {"id": run.id, "state": run.state, "counts": run.counts.to_dict(), "models": names}
+
+
+def _json_object(required: bool) -> Mapping[str, Any]:
+    if not request.is_json:
+        raise UnsupportedType("Send JSON, with the header Content-Type: application/json.")
+    body = request.get_json() if required or request.content_length else {}
+    if not isinstance(body, dict):
+        raise InvalidInput('The body must be a JSON object such as {"prompts": ["写一首关于春天的诗"]}.')
+    return body
+
+
+def _prompts(value: Any) -> list[NewPrompt]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise InvalidInput("prompts must be a list of texts.", "prompts")
+    return [NewPrompt(text) for text in value]
+
+
+def _names(value: Any) -> list[str] | None:
+    if value is not None and (not isinstance(value, list) or not all(isinstance(name, str) for name in value)):
+        raise InvalidInput("models must be a list of names; GET /api/models shows them.", "models")
+    return value
+
+
+def _kind(value: Any) -> RunKind | None:
+    if value is not None and value not in set(RunKind):
+        raise InvalidInput("kind must be arena or bulk.", "kind")
+    return RunKind(value) if value else None
+
+
+def _whole(name: str, default: int, low: int, high: int) -> int:
+    text = request.args.get(name, str(default))
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise InvalidInput(f"{name} must be a whole number from {low} to {high}.", name)
+    return int(text)

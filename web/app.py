@@ -1,0 +1,56 @@
+"""The Flask factory."""
+
+from typing import Any
+
+from flask import Flask, redirect, render_template, request
+from flask.typing import ResponseReturnValue
+from flask_wtf.csrf import CSRFError, CSRFProtect
+from werkzeug.exceptions import HTTPException
+
+from tasks.errors import TouchstoneError
+from tasks.service import Service
+from tasks.settings import Settings
+from web import api, health, language, security
+from web.pages import arena, batches, benchmark, models, report, run
+
+MAX_BYTES = 20 * 2**20
+PAGES = (arena, batches, benchmark, models, report, run)
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """An app for ``settings``, by default those of the environment. Raises `ConfigurationError`."""
+    settings = settings or Settings.from_environment()
+    app = Flask(__name__)
+    app.config.update(
+        SECRET_KEY=security.secret_key(settings.data),
+        MAX_CONTENT_LENGTH=MAX_BYTES,
+        MAX_FORM_MEMORY_SIZE=MAX_BYTES,
+        SESSION_COOKIE_SAMESITE="Lax",
+        WTF_CSRF_TIME_LIMIT=None,
+    )
+    app.extensions["touchstone"] = Service(settings)
+    csrf = CSRFProtect(app)
+    csrf.exempt(api.blueprint)
+    for blueprint in (api.blueprint, health.blueprint, language.blueprint, *(page.blueprint for page in PAGES)):
+        app.register_blueprint(blueprint)
+    app.context_processor(language.template_values)
+    app.before_request(security.prepare)
+    app.after_request(security.add_headers)
+    for kind in (TouchstoneError, HTTPException):
+        app.register_error_handler(kind, _show_error)
+    app.add_url_rule("/favicon.ico", view_func=lambda: redirect("/static/icon.svg"))
+    return app
+
+
+def _show_error(error: Any) -> ResponseReturnValue:
+    """Errors in the form that was asked for: JSON under /api, else a page that says what to do."""
+    if isinstance(error, TouchstoneError):
+        code, status, message, field = error.code, error.status, error.message, error.field
+    else:
+        code, status, field = error.name.lower().replace(" ", "_"), error.code or 500, None
+        message = error.description or error.name
+    if isinstance(error, CSRFError):
+        message = language.translate("error.csrf")
+    if request.path.startswith("/api/") or request.path in ("/healthz", "/readyz"):
+        return {"error": {"code": code, "message": message} | ({"field": field} if field else {})}, status
+    return render_template("error.html", status=status, message=message), status

@@ -1,0 +1,130 @@
+"""The OpenAPI document of the API."""
+
+from typing import Any
+
+from tasks.sampling import BOUNDS, MAX_STOPS
+from tasks.service import MAX_PROMPTS, MAX_SAMPLES
+from tasks.states import FinishReason, RunKind, RunState
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _answer(description: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    content = {"content": {"application/json": {"schema": schema}}} if schema else {}
+    return {"description": description, **content}
+
+
+def _operation(summary: str, answers: dict[str, Any], *parameters: dict[str, Any], body: Any = None) -> dict[str, Any]:
+    errors = {code: _answer(text, _ref("Error")) for code, text in ERRORS.items()}
+    operation = {"summary": summary, "responses": answers | errors, "parameters": list(parameters)}
+    if body:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    return operation
+
+
+def _parameter(name: str, place: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": place == "path", "schema": schema}
+
+
+ERRORS = {"404": "Not there", "409": "Contradiction", "415": "Not JSON", "422": "Invalid input", "503": "Try again"}
+WHOLE, TEXT = {"type": "integer"}, {"type": "string"}
+RUN_ID = _parameter("id", "path", TEXT)
+SAMPLING = {
+    name: {"type": "integer" if b.integer else "number", "minimum": b.low, "maximum": b.high}
+    for name, b in BOUNDS.items()
+} | {"stop": {"type": "array", "items": TEXT, "maxItems": MAX_STOPS}}
+COUNTS = dict.fromkeys(("total", "done", "failed", "cancelled", "pending"), WHOLE)
+OBJECT = {"type": "object"}
+
+DOCUMENT: dict[str, Any] = {
+    "openapi": "3.1.0",
+    "info": {"title": "Touchstone", "version": "0.1.0", "license": {"name": "MIT", "identifier": "MIT"}},
+    "paths": {
+        "/api/runs": {
+            "post": _operation(
+                "Put prompts to models",
+                {"202": _answer("Stored; the models begin", _ref("Submitted"))},
+                _parameter("Idempotency-Key", "header", {"type": "string", "minLength": 1, "maxLength": 128}),
+                body=_ref("NewRun"),
+            )
+        },
+        "/api/runs/{id}": {"get": _operation("State and counts", {"200": _answer("The run", _ref("Run"))}, RUN_ID)},
+        "/api/runs/{id}/completions": {
+            "get": _operation(
+                "Completions with their phases",
+                {"200": _answer("A page of completions", _ref("Completions"))},
+                RUN_ID,
+                _parameter("model", "query", TEXT),
+                _parameter("offset", "query", {"type": "integer", "minimum": 0}),
+                _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 1000}),
+            )
+        },
+        "/api/runs/{id}/events": {
+            "get": _operation(
+                "Server-Sent Events: delta, completion, state, end",
+                {"200": {"description": "The stream", "content": {"text/event-stream": {}}}},
+                RUN_ID,
+                _parameter("Last-Event-ID", "header", TEXT),
+            )
+        },
+        "/api/runs/{id}/cancel": {
+            "post": _operation("End a run; partial text is kept", {"200": _answer("The run", _ref("Run"))}, RUN_ID)
+        },
+        "/api/models": {"get": _operation("The registry", {"200": _answer("Models", OBJECT)})},
+        "/api/workers": {"get": _operation("Worker processes", {"200": _answer("Workers", OBJECT)})},
+        "/healthz": {"get": _operation("Is the process up", {"200": _answer("It is")})},
+        "/readyz": {"get": _operation("Are ledger and Redis there", {"200": _answer("They are")})},
+    },
+    "components": {
+        "schemas": {
+            "NewRun": {
+                "type": "object",
+                "required": ["prompts"],
+                "additionalProperties": False,
+                "properties": {
+                    "prompts": {"type": "array", "items": TEXT, "minItems": 1, "maxItems": MAX_PROMPTS},
+                    "models": {"type": "array", "items": TEXT},
+                    "sampling": {"type": "object", "properties": SAMPLING, "additionalProperties": False},
+                    "samples": {"type": "integer", "minimum": 1, "maximum": MAX_SAMPLES},
+                    "kind": {"enum": list(RunKind)},
+                },
+            },
+            "Submitted": {"type": "object", "properties": {"id": TEXT, "url": TEXT}, "required": ["id", "url"]},
+            "Counts": {"type": "object", "properties": COUNTS, "required": list(COUNTS)},
+            "Run": {
+                "type": "object",
+                "properties": {
+                    "id": TEXT,
+                    "state": {"enum": list(RunState)},
+                    "counts": _ref("Counts"),
+                    "models": {
+                        "type": "array",
+                        "items": {"type": "object", "properties": {"name": TEXT, "counts": _ref("Counts")}},
+                    },
+                },
+                "required": ["id", "state", "counts", "models"],
+            },
+            "Completion": {
+                "type": "object",
+                "properties": {"text": TEXT, "finish_reason": {"enum": list(FinishReason)}},
+            },
+            "Completions": {
+                "type": "object",
+                "properties": {"completions": {"type": "array", "items": _ref("Completion")}},
+            },
+            "Error": {
+                "type": "object",
+                "properties": {
+                    "error": {
+                        "type": "object",
+                        "properties": {"code": TEXT, "message": TEXT, "field": TEXT},
+                        "required": ["code", "message"],
+                    }
+                },
+                "required": ["error"],
+            },
+        }
+    },
+}

@@ -1,0 +1,53 @@
+"""Batches: many prompts at once, from a text box or a file, and how far they are."""
+
+from flask import Blueprint, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from tasks.errors import InvalidInput, TouchstoneError
+from tasks.ledger.records import NewPrompt
+from tasks.states import RunKind
+from web import security, views
+from web.host import service
+from web.pages.arena import read_sampling
+
+blueprint = Blueprint("batches", __name__, url_prefix="/batches")
+
+
+@blueprint.get("")
+def show() -> ResponseReturnValue:
+    return _page(None), 200
+
+
+@blueprint.post("")
+def submit() -> ResponseReturnValue:
+    try:
+        run, _ = service().submit(
+            prompts=[NewPrompt(line) for line in _lines()],
+            models=request.form.getlist("models") or None,
+            sampling=read_sampling(request.form),
+            kind=RunKind.BULK,
+            owner=security.owner(),
+            title=request.files["file"].filename or "" if "file" in request.files else "",
+        )
+    except TouchstoneError as error:
+        return _page(error), error.status
+    return redirect(url_for("run.show", run_id=run.id), 303)
+
+
+def _page(error: TouchstoneError | None) -> str:
+    runs = service().ledger.runs.newest(30)
+    models = views.models(service())
+    return render_template("batches.html", runs=runs, models=models, chosen=[], error=error)
+
+
+def _lines() -> list[str]:
+    """Prompts of the file, or else of the text box, one a line. Raises `InvalidInput` for a file that is not text."""
+    text = request.form.get("prompts", "")
+    file = request.files.get("file")
+    if file and file.filename:
+        try:
+            text = file.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            problem = f"{file.filename} is not UTF-8 text (byte {error.start}); save it as UTF-8 and send it again."
+            raise InvalidInput(problem, "file") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]

@@ -1,0 +1,15 @@
+"""Models and workers: what is loaded where, and how it is."""
+
+from flask import Blueprint, render_template
+from flask.typing import ResponseReturnValue
+
+from web import views
+from web.host import service
+
+blueprint = Blueprint("models", __name__)
+
+
+@blueprint.get("/models")
+def show() -> ResponseReturnValue:
+    workers = service().ledger.workers.all()
+    return render_template("models.html", models=views.models(service()), workers=workers)

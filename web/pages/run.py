@@ -1,0 +1,40 @@
+"""Run: the permalink of what was asked and what came out."""
+
+from flask import Blueprint, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from tasks.answers import completion_phases
+from web import figures, language
+from web.host import service
+
+PAGE = 50
+
+blueprint = Blueprint("run", __name__)
+
+
+@blueprint.get("/runs/<run_id>")
+def show(run_id: str) -> ResponseReturnValue:
+    ledger = service().ledger
+    run = ledger.runs.get(run_id)
+    page = max(0, request.args.get("page", 0, type=int))
+    rows = ledger.completions.for_prompts(run_id, page * PAGE, PAGE)
+    cells: dict[tuple[int, str], list[object]] = {}
+    for row in rows:
+        cells.setdefault((row.idx, row.model), []).append((row, completion_phases(row)))
+    environments = ledger.completions.environments({row.environment for row in rows if row.environment})
+    return render_template(
+        "run.html",
+        run=run,
+        prompts=ledger.runs.prompts(run_id, page * PAGE, PAGE),
+        cells=cells,
+        page=page,
+        pages=-(-run.prompts // PAGE),
+        environments=environments,
+        standing=figures.standing(service(), language.current(), list(run.models), run_id),
+    )
+
+
+@blueprint.post("/runs/<run_id>/cancel")
+def cancel(run_id: str) -> ResponseReturnValue:
+    service().cancel(run_id)
+    return redirect(url_for("run.show", run_id=run_id), 303)

@@ -1,0 +1,40 @@
+"""Records of the ledger as JSON values."""
+
+from dataclasses import asdict
+from typing import Any
+
+from tasks.answers import completion_phases
+from tasks.ledger.records import Completion, Worker
+from tasks.service import Service
+from tasks.states import WorkerState
+
+
+def completion(row: Completion) -> dict[str, Any]:
+    """A completion with its phases."""
+    return asdict(row) | {"phases": asdict(completion_phases(row))}
+
+
+def worker(row: Worker) -> dict[str, Any]:
+    return asdict(row)
+
+
+def models(service: Service) -> list[dict[str, Any]]:
+    """The registry, each model with how many workers are ready for it and what waits."""
+    ready: dict[str, int] = {}
+    for row in service.ledger.workers.all():
+        ready[row.model] = ready.get(row.model, 0) + (row.alive and row.state is WorkerState.READY)
+    backlog = service.ledger.chunks.backlog()
+    return [
+        {
+            "name": spec.name,
+            "label": dict(spec.label),
+            "description": dict(spec.description),
+            "device": spec.device,
+            "dtype": spec.dtype,
+            "slots": spec.slots,
+            "decoding": dict(spec.decoding),
+            "ready_workers": ready.get(spec.name, 0),
+            "waiting_chunks": sum(asdict(backlog[spec.name]).values()) if spec.name in backlog else 0,
+        }
+        for spec in service.registry.models.values()
+    ]
