@@ -90,7 +90,7 @@ class _Reader:
 
     def read(self, document: dict[str, Any]) -> list[ModelSpec]:
         for key in document.keys() - {"model"}:
-            self.fail(0, key, f"unknown key {key!r}; describe each model under [[model]]")
+            self.fail(None, key, f"unknown key {key!r}; describe each model under [[model]]")
         blocks = document.get("model")
         if not isinstance(blocks, list) or not blocks:
             raise ConfigurationError(f"{self.path}: no model is defined; add a [[model]] with name and source.")
@@ -130,7 +130,7 @@ class _Reader:
         try:
             values["decoding"] = check_settings(block.get("decoding", {}), "decoding")
         except InvalidInput as error:
-            self.fail(index, (error.field or "decoding").split(".")[-1], error.message)
+            self.fail(index, ((error.field or "").split(".")[-1], "decoding"), error.message)
         for key in ("label", "description"):
             values[key] = self.texts(index, block, key)
         return ModelSpec(**values)
@@ -169,10 +169,15 @@ class _Reader:
             self.fail(index, key, f'{key} must be a table such as {{ zh = "诗人", en = "Poet" }}')
         return {language: table.get(language, block["name"] if key == "label" else "") for language in LANGUAGES}
 
-    def fail(self, index: int, key: str, problem: str) -> NoReturn:
-        """Raise `ConfigurationError` for ``key`` of the model block ``index``, with its line where it stands."""
-        start = self.block_starts[index] if index < len(self.block_starts) else 0
-        stop = self.block_starts[index + 1] if index + 1 < len(self.block_starts) else len(self.lines)
-        pattern = re.compile(rf'\s*(\[+\s*(model\.)?)?"?{re.escape(key)}\b')
-        line = next((i for i in range(start, stop) if pattern.match(self.lines[i])), start)
-        raise ConfigurationError(f"{self.path}:{line + 1}: {problem}.")
+    def fail(self, index: int | None, keys: str | tuple[str, ...], problem: str) -> NoReturn:
+        """Raise `ConfigurationError` for the model block ``index`` (None: what stands before the first).
+
+        Its line is that of the first of ``keys`` that begins a line there, else the block's own.
+        """
+        bounds = [0, *self.block_starts] if index is None else [*self.block_starts[index:], len(self.lines)]
+        start, stop = (*bounds, len(self.lines))[:2]
+        patterns = [
+            rf'\s*(\[+\s*(model\.)?)?"?{re.escape(key)}\b' for key in ([keys] if isinstance(keys, str) else keys)
+        ]
+        lines = (i for pattern in patterns for i in range(start, stop) if re.match(pattern, self.lines[i]))
+        raise ConfigurationError(f"{self.path}:{next(lines, start) + 1}: {problem.rstrip('.')}.")

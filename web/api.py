@@ -117,7 +117,7 @@ def _names(value: Any) -> list[str] | None:
 
 
 def _kind(value: Any) -> RunKind | None:
-    if value is not None and value not in set(RunKind):
+    if value is not None and (not isinstance(value, str) or value not in set(RunKind)):
         raise InvalidInput("kind must be arena or bulk.", "kind")
     return RunKind(value) if value else None
 

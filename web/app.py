@@ -29,12 +29,12 @@ def create_app(settings: Settings | None = None) -> Flask:
         WTF_CSRF_TIME_LIMIT=None,
     )
     app.extensions["touchstone"] = Service(settings)
+    app.before_request(security.prepare)  # before the CSRF check, whose error page needs it too
     csrf = CSRFProtect(app)
     csrf.exempt(api.blueprint)
     for blueprint in (api.blueprint, health.blueprint, language.blueprint, *(page.blueprint for page in PAGES)):
         app.register_blueprint(blueprint)
     app.context_processor(language.template_values)
-    app.before_request(security.prepare)
     app.after_request(security.add_headers)
     for kind in (TouchstoneError, HTTPException):
         app.register_error_handler(kind, _show_error)

@@ -138,6 +138,18 @@ def test_auc_by_hand():
     assert Pool(others).auc("龙", "龙" + "".join(others[:10])) == pytest.approx(0.9)
 
 
+def test_a_prompt_of_the_pool_has_no_rival_in_itself():
+    distractor = json.loads(POOL_FILE.read_text(encoding="utf-8"))["han"][0]
+    assert identification(distractor, distractor) == 1
+
+
+def test_rare_characters_weigh_more_than_common_ones():
+    # 的 stands in half of the pool. Of 的龙 and 的X the answer holds 龙 of the one and 的 of the other.
+    others = tuple(("的" if i % 2 else "") + chr(0x5000 + i) for i in range(50))
+    assert Pool(others).auc("的龙", "龙") == 1
+    assert Pool(others).auc("的龙", "的") < 0.8
+
+
 def test_a_pool_has_fifty_prompts_or_more_and_no_doubles():
     shipped = json.loads(POOL_FILE.read_text(encoding="utf-8"))
     for script in ("han", "other"):

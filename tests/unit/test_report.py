@@ -129,6 +129,7 @@ def test_text_from_outside_is_inert():
 @given(st.text())
 def test_inert_text_reads_as_itself_and_does_nothing(text):
     # A word before it keeps an empty text and block openers out of the way of the comparison.
+    assert not set("<>") & set(inert(text))
     rendered = MARKDOWN.render("x" + inert(text))
     assert re.fullmatch(r"<p>[^<>]*</p>\n", rendered)
     table_html = MARKDOWN.render("\n".join(table(["h"], [["x" + inert(text)]])))

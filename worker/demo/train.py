@@ -173,7 +173,7 @@ def train(corpus: Path, size: str, minutes: float, out: Path, batch_size: int, s
                 optimizer.step()
                 optimizer.zero_grad()
             step += 1
-            if step % 250 == 0 or progress >= 1:
+            if step % 100 == 0 or progress >= 1:
                 nats = held_out_loss(model, checks, device)
                 print(f"{step=} {epoch=} {progress=:.3f} loss={float(loss):.3f} held_out={nats:.4f}", flush=True)
                 if nats < best:

@@ -1,0 +1,36 @@
+"""Decoding settings: canonical types in, clear errors out."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.errors import InvalidInput
+from tasks.sampling import BOUNDS, Sampling, check_settings, merge
+
+
+@given(
+    st.sampled_from(sorted(BOUNDS)), st.floats(allow_nan=True) | st.integers() | st.booleans() | st.text() | st.none()
+)
+def test_what_is_taken_is_in_range_and_what_is_not_names_the_field(name: str, value: Any) -> None:
+    bounds = BOUNDS[name]
+    try:
+        taken = check_settings({name: value})[name]
+    except InvalidInput as error:
+        assert error.field == f"sampling.{name}"
+        right_type = isinstance(value, int | float) and not isinstance(value, bool)
+        whole = right_type and (not bounds.integer or value == value // 1)
+        assert not (whole and bounds.low <= value <= bounds.high)
+    else:
+        assert bounds.low <= taken <= bounds.high and type(taken) is (int if bounds.integer else float)
+
+
+@pytest.mark.parametrize("given", [{"heat": 1}, {"stop": [""]}, {"stop": ["x"] * 9}, {"stop": "y" * 65}, [], 3])
+def test_bad_settings_are_refused(given: Any) -> None:
+    with pytest.raises(InvalidInput):
+        check_settings(given)
+
+
+def test_later_settings_win() -> None:
+    assert merge({"top_k": 3, "stop": "x"}, {"top_k": 4}) == Sampling(top_k=4, stop=("x",))

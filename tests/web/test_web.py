@@ -1,0 +1,173 @@
+"""Pages and API without workers and without Redis: what is sent is stored, what is wrong is said."""
+
+import io
+import json
+import re
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from tasks.ledger import Ledger
+from tasks.ledger.records import Completion, Environment
+from tasks.settings import Settings
+from tasks.states import FinishReason, RunKind
+from web import create_app
+from web.language import TEXTS
+
+GOOD = {"prompts": ["写一首关于春天的诗"]}
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def client(settings: Settings) -> FlaskClient:
+    return create_app(settings).test_client()
+
+
+def post(client: FlaskClient, body: Any, headers: dict[str, str] | None = None) -> Any:
+    data = body if isinstance(body, str) else json.dumps(body)
+    return client.post("/api/runs", data=data, headers=JSON | (headers or {}))
+
+
+def token(client: FlaskClient, path: str = "/") -> str:
+    return re.findall(r'name="csrf_token" value="([^"]+)"', client.get(path).text)[0]
+
+
+def test_a_run_is_committed_although_redis_is_away(client: FlaskClient, ledger: Ledger) -> None:
+    answer = post(client, GOOD)
+    assert answer.status_code == 202
+    run = ledger.runs.get(answer.json["id"])
+    assert run.counts.total == run.counts.pending == 2
+    shown = client.get(f"/api/runs/{run.id}").json
+    assert shown["counts"] == {"total": 2, "done": 0, "failed": 0, "cancelled": 0, "pending": 2}
+    assert client.post(f"/api/runs/{run.id}/cancel", headers=JSON).json["state"] == "cancelled"
+    assert client.get("/readyz").status_code == 503 and client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        ("{", 400, None),
+        ([], 422, None),
+        ({}, 422, "prompts"),
+        ({"prompts": []}, 422, "prompts"),
+        ({"prompts": "x"}, 422, "prompts"),
+        ({"prompts": [1]}, 422, "prompts"),
+        ({"prompts": ["ok", " "]}, 422, "prompts.1"),
+        ({"prompts": ["a\x00b"]}, 422, "prompts.0"),
+        ({"prompts": ["x" * 32_001]}, 422, "prompts.0"),
+        (GOOD | {"models": ["nobody"]}, 404, "models"),
+        (GOOD | {"models": "poet-large"}, 422, "models"),
+        (GOOD | {"sampling": {"temperature": 9}}, 422, "sampling.temperature"),
+        (GOOD | {"sampling": {"heat": 1}}, 422, "sampling.heat"),
+        (GOOD | {"sampling": 3}, 422, "sampling"),
+        (GOOD | {"samples": 0}, 422, "samples"),
+        (GOOD | {"samples": True}, 422, "samples"),
+        (GOOD | {"kind": "huge"}, 422, "kind"),
+        (GOOD | {"kind": []}, 422, "kind"),
+        (GOOD | {"promts": []}, 422, "promts"),
+    ],
+)
+def test_bad_input_is_a_clear_error_and_stores_nothing(
+    client: FlaskClient, ledger: Ledger, body: Any, status: int, field: str | None
+) -> None:
+    answer = post(client, body)
+    assert answer.status_code == status
+    assert answer.json["error"].get("field") == field
+    assert answer.json["error"]["message"] and answer.json["error"]["code"]
+    assert ledger.runs.total() == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/runs/none", 404),
+        ("GET", "/api/runs/none/completions", 404),
+        ("GET", "/api/runs/none/events", 404),
+        ("GET", "/api/none", 404),
+        ("PUT", "/api/runs", 405),
+        ("POST", "/api/runs", 415),
+    ],
+)
+def test_errors_of_the_api_are_json(client: FlaskClient, method: str, path: str, status: int) -> None:
+    answer = client.open(path, method=method)
+    assert answer.status_code == status and "message" in answer.json["error"]
+
+
+def test_a_key_makes_one_run(client: FlaskClient, ledger: Ledger) -> None:
+    key = {"Idempotency-Key": "k"}
+    assert post(client, GOOD, key).json == post(client, GOOD, key).json
+    assert post(client, GOOD | {"samples": 2}, key).status_code == 409
+    assert ledger.runs.total() == 1
+
+
+@pytest.mark.parametrize("path", ["/", "/batches", "/benchmark", "/report", "/models"])
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_pages_answer_in_both_languages(client: FlaskClient, path: str, language: str) -> None:
+    client.set_cookie("language", language)
+    answer = client.get(path)
+    assert answer.status_code == 200
+    assert TEXTS["nav.models"][language] in answer.text
+    assert "http://" not in re.sub(r'xmlns="[^"]+"', "", answer.text) and "//cdn" not in answer.text
+    policy = answer.headers["Content-Security-Policy"]
+    nonces = set(re.findall(r'nonce="([^"]+)"', answer.text))
+    assert "'unsafe-inline'" not in policy.split("script-src")[1]
+    assert all(f"'nonce-{nonce}'" in policy for nonce in nonces)
+
+
+def test_a_form_without_its_token_is_refused(client: FlaskClient, ledger: Ledger) -> None:
+    assert client.post("/", data={"prompt": "x"}).status_code == 400
+    assert client.post("/batches", data={"prompts": "x"}).status_code == 400
+    assert ledger.runs.total() == 0
+
+
+def test_the_form_leads_to_the_run(client: FlaskClient, ledger: Ledger) -> None:
+    form = {"prompt": "x", "models": "poet-small", "temperature": "0.5", "csrf_token": token(client)}
+    answer = client.post("/", data=form)
+    assert answer.status_code == 303
+    run = ledger.runs.newest()[0]
+    assert answer.location.endswith(run.id) and run.sampling["temperature"] == 0.5
+    assert list(run.models) == ["poet-small"] and run.kind is RunKind.ARENA
+    wrong = client.post("/", data=form | {"temperature": "hot"})
+    assert wrong.status_code == 422 and "temperature" in wrong.text
+
+
+def test_a_file_makes_a_bulk_run(client: FlaskClient, ledger: Ledger) -> None:
+    for content, status in (("\ufeff甲\r\n\r\n乙\n".encode(), 303), ("甲".encode("gbk"), 422), (b"\n", 422)):
+        form = {"file": (io.BytesIO(content), "p.txt"), "csrf_token": token(client, "/batches")}
+        assert client.post("/batches", data=form).status_code == status
+    run = ledger.runs.newest()[0]
+    assert [prompt.text for prompt in ledger.runs.prompts(run.id)] == ["甲", "乙"]
+    assert (run.kind, run.title, ledger.runs.total()) == (RunKind.BULK, "p.txt", 1)
+
+
+def test_what_people_and_models_write_is_text(client: FlaskClient, ledger: Ledger) -> None:
+    evil = "</script><script>alert(1)</script>"
+    run = post(client, {"prompts": [evil]}).json["id"]
+    item = ledger.chunks.dispatch("poet-large", {RunKind.ARENA: 9, RunKind.BULK: 9})[0]
+    claim = ledger.chunks.claim(item.chunk, "w")
+    assert claim
+    row = Completion(run, "poet-large", 0, 0, evil, FinishReason.STOP, characters=len(evil))
+    assert ledger.chunks.write(claim, [row], Environment("e", {"torch": evil}))
+    for path in (f"/runs/{run}", f"/report/{run}", "/", "/batches"):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert "<script>alert" not in answer.text
+    assert client.get(f"/api/runs/{run}/completions").json["completions"][0]["text"] == evil
+
+
+def test_the_language_switch_stays_on_this_site(client: FlaskClient) -> None:
+    form = {"back": "//elsewhere.example/", "csrf_token": token(client)}
+    answer = client.post("/language/en", data=form)
+    assert answer.location == "/" and "language=en" in answer.headers["Set-Cookie"]
+
+
+def test_every_text_is_there_in_both_languages() -> None:
+    assert all(set(texts) == {"zh", "en"} and all(texts.values()) for texts in TEXTS.values())
+
+
+def test_the_openapi_document_names_every_route(client: FlaskClient) -> None:
+    described = set(client.get("/api/openapi.json").json["paths"])
+    rules = {re.sub(r"<[^>]+>", "{id}", str(rule)) for rule in client.application.url_map.iter_rules()}
+    served = {rule for rule in rules if rule.startswith("/api/")} | {"/healthz", "/readyz"}
+    assert described == served - {"/api/openapi.json"}
