@@ -50,7 +50,10 @@ class Scorer:
                 # Only what was unscored a sweep ago: the newest are on their way as messages.
                 unscored = set(self.ledger.chunks.unscored())
                 for chunk_id in sorted(unscored & seen):
-                    self.score(chunk_id)
+                    self.dispatcher.request_scores(chunk_id)
                 seen = unscored
             except Unavailable as error:
                 logger.warning("%s", error)
+            except Exception:
+                # Without its sweeps lost work would wait for ever: say it and go on.
+                logger.exception("a sweep failed; it is tried again")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tasks.ledger import Ledger
 from tasks.migrate import migrate
 from tasks.settings import ROOT, Settings
+from tests.postgres import cluster, find_binaries
 
 
 @pytest.fixture
@@ -24,11 +26,33 @@ def settings(tmp_path: Path) -> Settings:
     return made
 
 
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    binaries = find_binaries()
+    require(binaries is not None, "PostgreSQL")
+    assert binaries is not None
+    with cluster(binaries) as url:
+        yield url
+
+
 @pytest.fixture
 def ledger(settings: Settings) -> Iterator[Ledger]:
     opened = Ledger(settings)
     yield opened
     opened.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def each_ledger(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Ledger]:
+    """An empty ledger on each of the two databases."""
+    if request.param == "postgresql":
+        settings = replace(settings, database_url=request.getfixturevalue("postgres_url"))
+        migrate(settings)
+    opened = Ledger(settings)
+    yield opened
+    opened.close()
+    if request.param == "postgresql":
+        migrate(settings, "base")
 
 
 def require(present: bool, what: str) -> None:

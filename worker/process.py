@@ -110,12 +110,16 @@ class Pulse(threading.Thread):
         while True:
             try:
                 self._beat()
+                self._watch()
             except Unavailable as error:
                 logger.warning("%s", error)
-            self._watch()
+            except Exception:
+                # A pulse that stops would make a working process look dead: say it and go on.
+                logger.exception("the heartbeat failed; it is tried again")
             time.sleep(self.process.settings.sweep)
 
     def _beat(self) -> None:
+        """Raises `Unavailable` when the ledger is away."""
         self.process.ledger.workers.beat(
             self.process.id, active=self.engine.active, speed=self.runner.speed, rss=resident_bytes()
         )

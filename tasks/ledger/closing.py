@@ -72,7 +72,8 @@ def _fill(connection: Connection, run_id: str, model: str, chunks: list[int], sa
     rows = select(*(value.label(name) for name, value in values.items())).select_from(chunk.join(prompt, in_chunk))
     insert: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     statement = insert(completion).from_select(list(values), rows.where(chunk.c.id.in_(chunks)))
-    number = connection.execute(statement.on_conflict_do_nothing()).rowcount
+    counted = statement.on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+    number = connection.execute(counted).rowcount
     add_count(connection, run_id, model, reason.outcome, number)
 
 

@@ -45,7 +45,8 @@ def expire(ledger: Ledger) -> None:
         connection.execute(text("UPDATE chunk SET lease_until = 1 WHERE state = 'leased'"))
 
 
-def test_a_run_goes_from_pending_over_running_to_done(ledger: Ledger) -> None:
+def test_a_run_goes_from_pending_over_running_to_done(each_ledger: Ledger) -> None:
+    ledger = each_ledger
     run = submit(ledger, samples=2)
     assert (run.state, run.counts.total, run.counts.pending) == (RunState.PENDING, 16, 16)
     for model in ("a", "b"):
@@ -60,7 +61,8 @@ def test_a_run_goes_from_pending_over_running_to_done(ledger: Ledger) -> None:
     assert sorted(keys) == [(m, i, s) for m in "ab" for i in range(4) for s in range(2)]
 
 
-def test_a_stale_token_writes_nothing(ledger: Ledger) -> None:
+def test_a_stale_token_writes_nothing(each_ledger: Ledger) -> None:
+    ledger = each_ledger
     run = submit(ledger, prompts=2)
     old = take(ledger, "a")[0]
     expire(ledger)
@@ -71,7 +73,8 @@ def test_a_stale_token_writes_nothing(ledger: Ledger) -> None:
     assert ledger.completions.page(run.id) == []
 
 
-def test_what_was_written_before_a_crash_is_not_done_again(ledger: Ledger) -> None:
+def test_what_was_written_before_a_crash_is_not_done_again(each_ledger: Ledger) -> None:
+    ledger = each_ledger
     run = submit(ledger, prompts=2)
     first = take(ledger, "a")[0]
     do(ledger, first, count=1)
@@ -85,14 +88,16 @@ def test_what_was_written_before_a_crash_is_not_done_again(ledger: Ledger) -> No
     assert ledger.runs.get(run.id).models["a"].done == 2
 
 
-def test_a_chunk_is_claimed_once(ledger: Ledger) -> None:
+def test_a_chunk_is_claimed_once(each_ledger: Ledger) -> None:
+    ledger = each_ledger
     submit(ledger, prompts=1)
     item = ledger.chunks.dispatch("a", BOTH)[0]
     assert ledger.chunks.claim(item.chunk, "one")
     assert ledger.chunks.claim(item.chunk, "two") is None
 
 
-def test_a_poisoned_prompt_fails_alone_at_the_third_attempt(ledger: Ledger) -> None:
+def test_a_poisoned_prompt_fails_alone_at_the_third_attempt(each_ledger: Ledger) -> None:
+    ledger = each_ledger
     run = submit(ledger, prompts=3, size=3)
     for _ in range(2 * MAX_ATTEMPTS):
         with ledger.database.write() as connection:
@@ -108,7 +113,8 @@ def test_a_poisoned_prompt_fails_alone_at_the_third_attempt(ledger: Ledger) -> N
     assert rows[1].attempt == MAX_ATTEMPTS and "3 times" in (rows[1].error or "")
 
 
-def test_cancel_keeps_partial_text_and_ends_the_rest(ledger: Ledger) -> None:
+def test_cancel_keeps_partial_text_and_ends_the_rest(each_ledger: Ledger) -> None:
+    ledger = each_ledger
     run = submit(ledger)
     held = take(ledger, "a")[0]
     do(ledger, held, count=1)
@@ -125,7 +131,8 @@ def test_cancel_keeps_partial_text_and_ends_the_rest(ledger: Ledger) -> None:
     assert ledger.chunks.dispatch("b", BOTH) == []
 
 
-def test_cancelling_what_has_ended_changes_nothing(ledger: Ledger) -> None:
+def test_cancelling_what_has_ended_changes_nothing(each_ledger: Ledger) -> None:
+    ledger = each_ledger
     run = submit(ledger)
     for model in "ab":
         for claim in take(ledger, model):
@@ -134,7 +141,8 @@ def test_cancelling_what_has_ended_changes_nothing(ledger: Ledger) -> None:
     assert ledger.runs.cancel(run.id).state is RunState.DONE
 
 
-def test_arena_goes_before_bulk_and_runs_take_turns(ledger: Ledger) -> None:
+def test_arena_goes_before_bulk_and_runs_take_turns(each_ledger: Ledger) -> None:
+    ledger = each_ledger
     bulk = [submit(ledger, prompts=3, size=1) for _ in range(2)]
     arena = submit(ledger, prompts=1, kind=RunKind.ARENA)
     items = ledger.chunks.dispatch("a", {RunKind.ARENA: 4, RunKind.BULK: 4})
@@ -143,7 +151,8 @@ def test_arena_goes_before_bulk_and_runs_take_turns(ledger: Ledger) -> None:
     assert ledger.chunks.dispatch("a", {RunKind.ARENA: 4, RunKind.BULK: 4}) == []
 
 
-def test_a_lost_message_is_sent_again(ledger: Ledger) -> None:
+def test_a_lost_message_is_sent_again(each_ledger: Ledger) -> None:
+    ledger = each_ledger
     submit(ledger, prompts=1)
     first = ledger.chunks.dispatch("a", BOTH)
     assert ledger.chunks.dispatch("a", BOTH) == []
@@ -151,7 +160,8 @@ def test_a_lost_message_is_sent_again(ledger: Ledger) -> None:
     assert ledger.chunks.dispatch("a", BOTH) == first
 
 
-def test_an_idempotency_key_makes_one_run(ledger: Ledger) -> None:
+def test_an_idempotency_key_makes_one_run(each_ledger: Ledger) -> None:
+    ledger = each_ledger
     run = submit(ledger, idempotency_key="k")
     assert submit(ledger, idempotency_key="k").id == run.id
     assert submit(ledger, idempotency_key="k", owner="somebody else").id != run.id
@@ -160,13 +170,15 @@ def test_an_idempotency_key_makes_one_run(ledger: Ledger) -> None:
     assert ledger.runs.total() == 2
 
 
-def test_released_work_counts_no_attempt(ledger: Ledger) -> None:
+def test_released_work_counts_no_attempt(each_ledger: Ledger) -> None:
+    ledger = each_ledger
     submit(ledger, prompts=1)
     ledger.chunks.release(take(ledger, "a"))
     assert take(ledger, "a")[0].attempt == 1
 
 
-def test_bad_submissions_leave_nothing(ledger: Ledger) -> None:
+def test_bad_submissions_leave_nothing(each_ledger: Ledger) -> None:
+    ledger = each_ledger
     with pytest.raises(InvalidInput):
         submit(ledger, prompts=0)
     with pytest.raises(NotFound):

@@ -86,8 +86,8 @@ def upgrade() -> None:
             "chunk_unscored",
             ["id"],
             unique=False,
-            sqlite_where=sa.text("scored = 0"),
-            postgresql_where=sa.text("scored = 0"),
+            sqlite_where=sa.text("NOT scored"),
+            postgresql_where=sa.text("NOT scored"),
         )
 
     op.create_table(
@@ -175,7 +175,7 @@ def downgrade() -> None:
     op.drop_table("completion")
     with op.batch_alter_table("chunk", schema=None) as batch_op:
         batch_op.drop_index(
-            "chunk_unscored", sqlite_where=sa.text("scored = 0"), postgresql_where=sa.text("scored = 0")
+            "chunk_unscored", sqlite_where=sa.text("NOT scored"), postgresql_where=sa.text("NOT scored")
         )
         batch_op.drop_index("chunk_by_run")
         batch_op.drop_index("chunk_by_model")
