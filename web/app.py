@@ -12,6 +12,7 @@ from tasks.service import Service
 from tasks.settings import Settings
 from web import api, health, language, security
 from web.pages import arena, batches, benchmark, models, report, run
+from web.radar import radar_plot
 
 MAX_BYTES = 20 * 2**20
 PAGES = (arena, batches, benchmark, models, report, run)
@@ -38,6 +39,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.after_request(security.add_headers)
     for kind in (TouchstoneError, HTTPException):
         app.register_error_handler(kind, _show_error)
+    radar_plot([], [])  # plotly loads itself at its first figure: better now than under a visitor
     app.add_url_rule("/favicon.ico", view_func=lambda: redirect("/static/icon.svg"))
     return app
 

@@ -15,6 +15,8 @@ from web.charts import interval_chart, latency_ecdf
 from web.radar import radar_data, radar_plot
 
 RECENT = 5000
+# Until fluency is measured, artistry is shown by its repetition part, under that name.
+SPOKES = (Axis.GENERALIZATION, Axis.RELEVANCE, Axis.ARTISTRY_REPETITION, Axis.EFFICIENCY)
 SERVICE = {Language.ZH: "服务时间（秒）", Language.EN: "service time (s)"}
 
 
@@ -37,7 +39,7 @@ def standing(service: Service, language: Language, models: Collection[str], run_
     latency = {name: summarise(times) for name, times in by_model.items() if times}
     labels = {name: spec.label[language] for name, spec in service.registry.models.items()}
     axes = {axis.value: text(f"{axis}.name", language) for axis in Axis}
-    data, names = radar_data(scores)
+    data, names = radar_data(scores, SPOKES)
     every, _ = radar_data(scores, list(Axis))
     shown = [labels.get(name, name) for name in names]
     waits = {
