@@ -1,6 +1,5 @@
 """Decoding settings: what a person may ask for, and the complete set that an engine works with."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -85,8 +84,8 @@ def _check(name: str, value: Any, field: str) -> Any:
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if isinstance(value, bool) or not isinstance(value, int | float) or (bounds.integer and not whole):
         raise InvalidInput(f"{field} must be {kind} from {bounds.low:g} to {bounds.high:g}.", field)
-    if not math.isfinite(value) or not bounds.low <= value <= bounds.high:
-        raise InvalidInput(f"{field} is {value:g}; it must be {kind} from {bounds.low:g} to {bounds.high:g}.", field)
+    if not bounds.low <= value <= bounds.high:  # false for NaN too
+        raise InvalidInput(f"{field} must be {kind} from {bounds.low:g} to {bounds.high:g}.", field)
     return int(value) if bounds.integer else float(value)
 
 

@@ -1,5 +1,6 @@
 """The JSON API under /api."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from web.openapi import DOCUMENT
 OWNER = "api"
 KEYS = {"prompts", "models", "sampling", "samples", "kind"}
 MAX_PAGE = 1000
+MAX_DIGITS = 12
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 blueprint = Blueprint("api", __name__, url_prefix="/api")
 
@@ -98,7 +101,10 @@ def _describe(run: Run) -> dict[str, Any]:
 def _json_object(required: bool) -> Mapping[str, Any]:
     if not request.is_json:
         raise UnsupportedType("Send JSON, with the header Content-Type: application/json.")
-    body = request.get_json() if required or request.content_length else {}
+    try:
+        body = request.get_json() if required or request.content_length else {}
+    except RecursionError:
+        raise InvalidInput("The body is nested too deeply; send one flat JSON object.") from None
     if not isinstance(body, dict):
         raise InvalidInput('The body must be a JSON object such as {"prompts": ["写一首关于春天的诗"]}.')
     return body
@@ -107,6 +113,10 @@ def _json_object(required: bool) -> Mapping[str, Any]:
 def _prompts(value: Any) -> list[NewPrompt]:
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise InvalidInput("prompts must be a list of texts.", "prompts")
+    for index, text in enumerate(value):
+        if LONE_SURROGATE.search(text):
+            problem = f"Prompt {index + 1} has half a surrogate pair, which is no character; send it as UTF-8."
+            raise InvalidInput(problem, f"prompts.{index}")
     return [NewPrompt(text) for text in value]
 
 
@@ -124,6 +134,6 @@ def _kind(value: Any) -> RunKind | None:
 
 def _whole(name: str, default: int, low: int, high: int) -> int:
     text = request.args.get(name, str(default))
-    if not text.isdecimal() or not low <= int(text) <= high:
+    if not text.isdecimal() or len(text) > MAX_DIGITS or not low <= int(text) <= high:
         raise InvalidInput(f"{name} must be a whole number from {low} to {high}.", name)
     return int(text)

@@ -53,6 +53,7 @@ def _show_error(error: Any) -> ResponseReturnValue:
         message = error.description or error.name
     if isinstance(error, CSRFError):
         message = language.translate("error.csrf")
+    headers = {"Retry-After": "5"} if status == 503 else {}
     if request.path.startswith("/api/") or request.path in ("/healthz", "/readyz"):
-        return {"error": {"code": code, "message": message} | ({"field": field} if field else {})}, status
-    return render_template("error.html", status=status, message=message), status
+        return {"error": {"code": code, "message": message} | ({"field": field} if field else {})}, status, headers
+    return render_template("error.html", status=status, message=message), status, headers

@@ -27,11 +27,14 @@ def stream(service: Service, run: Run, after: str) -> Iterator[str]:
     """
     if not _open_streams.acquire(blocking=False):
         raise Unavailable("Too many pages are streaming; this one looks again every few seconds.")
-    return _guarded(service, run, after if _is_event_id(after) else "0")
+    guarded = _guarded(service, run, after if _is_event_id(after) else "0")
+    next(guarded)  # closing a generator that never began runs no finally: HEAD would keep the place for ever
+    return guarded
 
 
 def _guarded(service: Service, run: Run, after: str) -> Iterator[str]:
     try:
+        yield ""
         yield from _events(service, run, after)
     finally:
         _open_streams.release()

@@ -26,7 +26,19 @@ def test_what_is_taken_is_in_range_and_what_is_not_names_the_field(name: str, va
         assert bounds.low <= taken <= bounds.high and type(taken) is (int if bounds.integer else float)
 
 
-@pytest.mark.parametrize("given", [{"heat": 1}, {"stop": [""]}, {"stop": ["x"] * 9}, {"stop": "y" * 65}, [], 3])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"heat": 1},
+        {"temperature": 10**400},
+        {"seed": -1},
+        {"stop": [""]},
+        {"stop": ["x"] * 9},
+        {"stop": "y" * 65},
+        [],
+        3,
+    ],
+)
 def test_bad_settings_are_refused(given: Any) -> None:
     with pytest.raises(InvalidInput):
         check_settings(given)

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import threading
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from tasks.ledger import Ledger
 from tasks.ledger.records import Completion, Environment
 from tasks.settings import Settings
 from tasks.states import FinishReason, RunKind
-from web import create_app
+from web import create_app, events
 from web.language import TEXTS
 
 GOOD = {"prompts": ["写一首关于春天的诗"]}
@@ -56,6 +57,8 @@ def test_a_run_is_committed_although_redis_is_away(client: FlaskClient, ledger: 
         ({"prompts": ["ok", " "]}, 422, "prompts.1"),
         ({"prompts": ["a\x00b"]}, 422, "prompts.0"),
         ({"prompts": ["x" * 32_001]}, 422, "prompts.0"),
+        ('{"prompts": ["\\ud800"]}', 422, "prompts.0"),
+        ("[" * 100_000, 422, None),
         (GOOD | {"models": ["nobody"]}, 404, "models"),
         (GOOD | {"models": "poet-large"}, 422, "models"),
         (GOOD | {"sampling": {"temperature": 9}}, 422, "sampling.temperature"),
@@ -92,6 +95,30 @@ def test_bad_input_is_a_clear_error_and_stores_nothing(
 def test_errors_of_the_api_are_json(client: FlaskClient, method: str, path: str, status: int) -> None:
     answer = client.open(path, method=method)
     assert answer.status_code == status and "message" in answer.json["error"]
+
+
+def test_numbers_far_out_of_range_are_no_server_error(client: FlaskClient) -> None:
+    run = post(client, GOOD).json["id"]
+    assert client.get(f"/api/runs/{run}/completions?offset={'9' * 5000}").status_code == 422
+    assert client.get(f"/runs/{run}?page={10**30}").status_code == 200
+
+
+def test_a_stream_that_is_not_read_gives_its_place_back(client: FlaskClient) -> None:
+    events_of = f"/api/runs/{post(client, GOOD).json['id']}/events"
+    for _ in range(events.MAX_STREAMS + 1):
+        answer = client.head(events_of)
+        answer.close()
+        assert answer.status_code == 200
+
+
+def test_too_many_streams_are_told_when_to_come_back(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "_open_streams", threading.BoundedSemaphore(1))
+    events_of = f"/api/runs/{post(client, GOOD).json['id']}/events"
+    held = client.get(events_of, buffered=False)
+    refused = client.get(events_of)
+    assert refused.status_code == 503 and refused.headers["Retry-After"]
+    held.close()
+    assert client.head(events_of).status_code == 200
 
 
 def test_a_key_makes_one_run(client: FlaskClient, ledger: Ledger) -> None:

@@ -16,7 +16,8 @@ blueprint = Blueprint("run", __name__)
 def show(run_id: str) -> ResponseReturnValue:
     ledger = service().ledger
     run = ledger.runs.get(run_id)
-    page = max(0, request.args.get("page", 0, type=int))
+    pages = -(-run.prompts // PAGE)
+    page = min(max(0, request.args.get("page", 0, type=int)), pages - 1)
     rows = ledger.completions.for_prompts(run_id, page * PAGE, PAGE)
     cells: dict[tuple[int, str], list[object]] = {}
     for row in rows:
@@ -28,7 +29,7 @@ def show(run_id: str) -> ResponseReturnValue:
         prompts=ledger.runs.prompts(run_id, page * PAGE, PAGE),
         cells=cells,
         page=page,
-        pages=-(-run.prompts // PAGE),
+        pages=pages,
         environments=environments,
         standing=figures.standing(service(), language.current(), list(run.models), run_id),
     )

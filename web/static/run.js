@@ -65,7 +65,13 @@ function follow() {
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
-  await navigator.clipboard.writeText(button.closest("[data-cell]").querySelector(".answer").textContent);
+  const answer = button.closest("[data-cell]").querySelector(".answer");
+  // Over plain http from another machine there is no clipboard API; the older command works there.
+  if (navigator.clipboard) await navigator.clipboard.writeText(answer.textContent);
+  else {
+    getSelection().selectAllChildren(answer);
+    document.execCommand("copy");
+  }
   button.textContent = texts.copied;
 });
 
