@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from plotly.io import to_json
@@ -32,7 +33,14 @@ class Standing:
 
 
 def standing(service: Service, language: Language, models: Collection[str], run_id: str | None = None) -> Standing:
-    """Compare ``models`` over the newest completions, or over those of one run."""
+    """Compare ``models`` over the newest completions, or over those of one run. Kept until the ledger changes."""
+    return _standing(service, language, tuple(models), run_id, service.ledger.scores.state(models, run_id))
+
+
+@lru_cache(maxsize=64)
+def _standing(
+    service: Service, language: Language, models: tuple[str, ...], run_id: str | None, state: tuple[int, float]
+) -> Standing:
     scores = axes_of(service.ledger.scores.recent(models, run_id, RECENT))
     rows = service.ledger.completions.recent(models, run_id, RECENT)
     by_model = {name: [times_of(row) for row in rows if row.model == name] for name in models}

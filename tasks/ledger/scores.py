@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from tasks.ledger.completions import completion_of
 from tasks.ledger.database import Database
@@ -41,6 +41,15 @@ class Scores:
             for start in range(0, len(values), 1000):
                 self.database.insert_new(connection, score, values[start : start + 1000])
             connection.execute(update(chunk).where(chunk.c.id == chunk_id).values(scored=True))
+
+    def state(self, models: Collection[str], run_id: str | None = None) -> tuple[int, float]:
+        """Changes whenever `recent` could give something else: how many chunks are scored, when was last written."""
+        scored = select(func.count()).select_from(chunk).where(chunk.c.scored, chunk.c.model.in_(models))
+        written = select(func.max(completion.c.written)).where(completion.c.model.in_(models))
+        if run_id:
+            scored, written = scored.where(chunk.c.run == run_id), written.where(completion.c.run == run_id)
+        with self.database.read() as connection:
+            return connection.execute(scored).scalar_one(), connection.execute(written).scalar_one() or 0.0
 
     def recent(
         self, models: Collection[str] | None = None, run_id: str | None = None, limit: int = 5000
