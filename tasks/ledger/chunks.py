@@ -62,11 +62,12 @@ class Chunks:
         )
         next_run = connection.execute(
             select(run_model.c.run)
+            .join(run, run.c.id == run_model.c.run)
             .where(
                 run_model.c.model == model, select(chunk.c.id).where(waiting, chunk.c.run == run_model.c.run).exists()
             )
             .where(run_model.c.total > run_model.c.done + run_model.c.failed + run_model.c.cancelled)
-            .order_by(run_model.c.dispatched)
+            .order_by(run_model.c.dispatched, run.c.created)
             .limit(1)
         ).scalar()
         if next_run is None:
