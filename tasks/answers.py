@@ -6,9 +6,9 @@ from tasks.ledger.records import Completion
 
 
 def times_of(completion: Completion) -> Times:
-    """The points of time of a completion. It counts as created when its chunk was handed to a queue."""
+    """The points of time of a completion; it was created when its run was submitted."""
     return Times(
-        created=completion.enqueued,
+        created=completion.created,
         enqueued=completion.enqueued,
         claimed=completion.claimed,
         admitted=completion.admitted,

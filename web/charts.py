@@ -93,6 +93,7 @@ def interval_chart(
     )
     figure.update_yaxes(
         range=[len(keys) - 0.5, -0.5],
+        automargin=True,
         tickvals=list(range(len(keys))),
         ticktext=[escape(label_of(key, labels, language), quote=False) for key in keys],
         showgrid=False,

@@ -198,6 +198,7 @@ class ChunkRunner:
             prompt_tokens=result.prompt_tokens,
             output_tokens=result.output_tokens,
             characters=len(result.text),
+            created=claim.created,
             enqueued=claim.enqueued,
             claimed=claim.claimed,
             admitted=admitted,

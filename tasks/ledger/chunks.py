@@ -134,6 +134,7 @@ class Chunks:
             kind=RunKind(taken.lane),
             attempt=taken.attempt,
             sampling=of_run.sampling,
+            created=of_run.created,
             enqueued=taken.queued_at or of_run.created,
             claimed=taken.claimed_at,
             prompts={row.idx: prompt_of(row) for row in prompts},

@@ -110,6 +110,7 @@ class Claim:
     kind: RunKind
     attempt: int
     sampling: Mapping[str, Any]
+    created: float
     enqueued: float
     claimed: float
     prompts: Mapping[int, Prompt]
@@ -130,6 +131,7 @@ class Completion:
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     characters: int = 0
+    created: float | None = None
     enqueued: float | None = None
     claimed: float | None = None
     admitted: float | None = None

@@ -107,6 +107,7 @@ completion = Table(
     Column("prompt_tokens", Integer),
     Column("output_tokens", Integer),
     Column("characters", Integer, nullable=False),
+    Column("created", Float),
     Column("enqueued", Float),
     Column("claimed", Float),
     Column("admitted", Float),

@@ -53,6 +53,7 @@ def test_a_run_goes_from_pending_over_running_to_done(each_ledger: Ledger) -> No
         for claim in take(ledger, model):
             assert do(ledger, claim)
             assert ledger.runs.get(run.id).state is RunState.RUNNING
+            assert claim.created == run.created <= claim.enqueued <= claim.claimed
             assert ledger.chunks.finish(claim)
     run = ledger.runs.get(run.id)
     assert (run.state, run.counts.done, run.counts.pending) == (RunState.DONE, 16, 0)

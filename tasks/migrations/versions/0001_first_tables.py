@@ -102,6 +102,7 @@ def upgrade() -> None:
         sa.Column("prompt_tokens", sa.Integer(), nullable=True),
         sa.Column("output_tokens", sa.Integer(), nullable=True),
         sa.Column("characters", sa.Integer(), nullable=False),
+        sa.Column("created", sa.Float(), nullable=True),
         sa.Column("enqueued", sa.Float(), nullable=True),
         sa.Column("claimed", sa.Float(), nullable=True),
         sa.Column("admitted", sa.Float(), nullable=True),
