@@ -4,7 +4,6 @@ import hashlib
 import json
 import platform
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,22 +15,11 @@ from tasks.ledger.records import Environment
 from tasks.registry import ModelSpec
 from worker.device import choose_device, choose_dtype, device_name
 from worker.engine.batch import BatchEngine
-from worker.engine.protocol import Engine
+from worker.loaded import LoadedModel
 
 transformers.utils.logging.disable_progress_bar()
 
 DEFAULT_CONTEXT = 2048
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model that is ready to generate. ``load_seconds`` is how long it took from the start."""
-
-    engine: Engine
-    environment: Environment
-    device: str
-    dtype: str
-    load_seconds: float
 
 
 def load(spec: ModelSpec, threads: int) -> LoadedModel:

@@ -22,7 +22,8 @@ from tasks.registry import ModelSpec
 from tasks.settings import Settings
 from tasks.states import RunKind, WorkerState
 from worker.device import pin_cores
-from worker.load import LoadedModel, load
+from worker.load import load
+from worker.loaded import LoadedModel
 from worker.loop import EngineLoop
 from worker.runner import ChunkRunner
 

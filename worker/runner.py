@@ -17,7 +17,7 @@ from tasks.sampling import Sampling, merge
 from tasks.settings import Settings
 from tasks.states import Outcome, RunKind
 from worker.engine.protocol import Delta, Event, Request, Result
-from worker.load import LoadedModel
+from worker.loaded import LoadedModel
 from worker.loop import EngineLoop
 
 logger = logging.getLogger(__name__)
