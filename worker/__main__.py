@@ -8,6 +8,7 @@ from tasks.errors import ConfigurationError, TouchstoneError
 from tasks.registry import Registry
 from tasks.settings import Settings
 from tasks.supervisor import EXIT_CANNOT_START
+from worker.load import load
 from worker.process import WorkerProcess
 
 
@@ -20,7 +21,7 @@ def main() -> int:
     try:
         settings = Settings.from_environment()
         spec = Registry.load(settings.models).get(options.model)
-        WorkerProcess(spec, read_cores(options.cores), settings).run()
+        WorkerProcess(spec, read_cores(options.cores), settings, load).run()
     except TouchstoneError as error:
         sys.stderr.write(f"{error.message}\n")
         return EXIT_CANNOT_START

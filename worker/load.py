@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tasks.errors import ModelError
 from tasks.ledger.records import Environment
 from tasks.registry import ModelSpec
-from worker.device import choose_device, choose_dtype, device_name
+from worker.device import choose_device, choose_dtype, device_name, pin_cores
 from worker.engine.batch import BatchEngine
 from worker.loaded import LoadedModel
 
@@ -22,12 +22,13 @@ transformers.utils.logging.disable_progress_bar()
 DEFAULT_CONTEXT = 2048
 
 
-def load(spec: ModelSpec, threads: int) -> LoadedModel:
-    """Load weights and tokenizer; never runs code that comes with a model.
+def load(spec: ModelSpec, cores: tuple[int, ...]) -> LoadedModel:
+    """Load weights and tokenizer and pin this process to ``cores``; never runs code that comes with a model.
 
     Raises `ModelError` with one line that says what is wrong.
     """
     started = time.monotonic()
+    threads = pin_cores(cores)
     device = choose_device(spec.device)
     dtype = choose_dtype(spec.dtype, device)
     options = {"revision": spec.revision} if spec.revision else {}

@@ -6,6 +6,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from celery.signals import worker_ready, worker_shutting_down
@@ -21,13 +22,13 @@ from tasks.live import Live
 from tasks.registry import ModelSpec
 from tasks.settings import Settings
 from tasks.states import RunKind, WorkerState
-from worker.device import pin_cores
-from worker.load import load
 from worker.loaded import LoadedModel
 from worker.loop import EngineLoop
 from worker.runner import ChunkRunner
 
 logger = logging.getLogger(__name__)
+
+Load = Callable[[ModelSpec, tuple[int, ...]], LoadedModel]
 
 POOL_THREADS = 24  # more than a worker is ever sent at once, so that an arena chunk always finds one
 WATCHDOG_SECONDS = 120.0
@@ -35,8 +36,9 @@ EXIT_STALLED = 70
 
 
 class WorkerProcess:
-    def __init__(self, spec: ModelSpec, cores: tuple[int, ...], settings: Settings):
-        self.spec, self.cores, self.settings = spec, cores or spec.cores, settings
+    def __init__(self, spec: ModelSpec, cores: tuple[int, ...], settings: Settings, load: Load):
+        """``load`` makes the model ready and pins this process to the cores that it is given."""
+        self.spec, self.cores, self.settings, self.load = spec, cores or spec.cores, settings, load
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.ledger = Ledger(settings)
 
@@ -44,7 +46,7 @@ class WorkerProcess:
         """Load the model, then work until a signal. Raises `TouchstoneError` when there can be no start."""
         self._register(WorkerState.LOADING)
         try:
-            model = load(self.spec, pin_cores(self.cores))
+            model = self.load(self.spec, self.cores)
         except TouchstoneError as error:
             self.ledger.workers.beat(self.id, state=WorkerState.FAILED, error=error.message)
             raise
