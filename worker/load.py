@@ -14,7 +14,7 @@ from tasks.errors import ModelError
 from tasks.ledger.records import Environment
 from tasks.registry import ModelSpec
 from worker.device import choose_device, choose_dtype, device_name, pin_cores
-from worker.engine.batch import BatchEngine
+from worker.engine.engine import ContinuousEngine
 from worker.loaded import LoadedModel
 
 transformers.utils.logging.disable_progress_bar()
@@ -41,14 +41,15 @@ def load(spec: ModelSpec, cores: tuple[int, ...]) -> LoadedModel:
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, MemoryError) as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{spec.name}: cannot load {spec.source}: {first_line}") from error
-    engine = BatchEngine(
+    environment = _environment(spec, device, dtype, threads, model)
+    engine = ContinuousEngine(
         model,
         tokenizer,
         slots=spec.slots,
         max_context=_context(spec, model),
         add_special_tokens=spec.add_special_tokens,
+        deterministic=spec.deterministic,
     )
-    environment = _environment(spec, device, dtype, threads, model)
     return LoadedModel(engine, environment, str(device), str(dtype).removeprefix("torch."), time.monotonic() - started)
 
 
@@ -69,7 +70,8 @@ def _environment(spec: ModelSpec, device: torch.device, dtype: torch.dtype, thre
         "dtype": str(dtype).removeprefix("torch."),
         "threads": threads,
         "slots": spec.slots,
-        "engine": "batch",
+        "engine": "continuous",
+        "deterministic": spec.deterministic,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

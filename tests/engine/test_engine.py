@@ -1,0 +1,303 @@
+"""The engine against transformers' own generate, whatever else is going on."""
+
+import threading
+import time
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from tasks.sampling import Sampling
+from tasks.states import FinishReason
+from tests.engine.tiny import (
+    ALPHABET,
+    CONFIGS,
+    CONTEXT,
+    byte_tokenizer,
+    character_tokenizer,
+    generate,
+    make_engine,
+    reference_model,
+    run,
+    run_over_time,
+)
+from worker.engine.engine import ContinuousEngine
+from worker.engine.protocol import Delta, Event, Request
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS))
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def engine(kind: str) -> ContinuousEngine:
+    return make_engine(kind)
+
+
+@pytest.fixture
+def gpt2() -> ContinuousEngine:
+    return make_engine("gpt2")
+
+
+@pytest.fixture
+def endless() -> ContinuousEngine:
+    made = make_engine("gpt2")
+    made.ends = frozenset()
+    return made
+
+
+def expect(kind: str, prompt: str, count: int) -> str:
+    tokenizer = character_tokenizer()
+    tokens = tokenizer(prompt)["input_ids"]
+    return str(tokenizer.decode(generate(kind, tokens, min(count, CONTEXT - len(tokens))), skip_special_tokens=True))
+
+
+# Few first letters, so that prompts share beginnings.
+prompts = st.builds(
+    lambda head, tail: head + tail,
+    st.sampled_from(["", "春夏" * 9, "春夏" * 12]),
+    st.text(ALPHABET, min_size=1, max_size=30),
+)
+arrivals = st.lists(
+    st.tuples(prompts, st.integers(1, 12), st.integers(0, 9), st.integers(0, 1), st.booleans()), min_size=1, max_size=8
+)
+
+
+@given(wanted=arrivals)
+@hypothesis_settings(max_examples=15, deadline=None)
+def test_greedy_text_is_that_of_generate(
+    kind: str, engine: ContinuousEngine, wanted: list[tuple[str, int, int, int, bool]]
+) -> None:
+    """Random lengths, arrivals, priorities and cancellations; the prompts are read five tokens at a time."""
+    steps: list[list[Request]] = [[] for _ in range(10)]
+    cancelled = set()
+    for number, (prompt, count, at, priority, cancel) in enumerate(wanted):
+        steps[at].append(Request(str(number), prompt, Sampling(count, 0.0), priority))
+        if cancel:
+            cancelled.add(str(number))
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Delta) and event.request_id in cancelled:
+            engine.cancel(event.request_id)
+
+    results = run_over_time(engine, steps, on_event)
+    for number, (prompt, count, *_) in enumerate(wanted):
+        result, expected = results[str(number)], expect(kind, prompt, count)
+        if result.finish_reason is FinishReason.CANCELLED:
+            assert expected.startswith(result.text)
+        else:
+            assert result.text == expected
+        assert result.prompt_tokens == len(prompt)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_seed_makes_the_same_text_alone_and_in_a_batch(kind: str, deterministic: bool) -> None:
+    engine = make_engine(kind, deterministic=deterministic)
+    sampling = Sampling(20, 1.2, 20, 0.95, 1.1, 3, seed=5)
+    alone = run(engine, [Request("x", "春夏秋冬abc", sampling)])["x"].text
+    others = [Request(str(i), "夏a" * (3 * i + 1), Sampling(20, 1.0, i, seed=i)) for i in range(3)]
+    assert run(engine, [*others, Request("x", "春夏秋冬abc", sampling)])["x"].text == alone
+    assert len({run(engine, [Request("x", "春", Sampling(20, 1.2, seed=i))])["x"].text for i in range(5)}) > 1
+
+
+def test_deterministic_logits_are_the_same_bits_in_any_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine("llama", deterministic=True)
+    seen: list[torch.Tensor] = []
+    wanted = character_tokenizer()("春夏秋冬abc")["input_ids"]
+    compute = engine._runner.run
+
+    def watch(chunks: Any) -> torch.Tensor:
+        logits = compute(chunks)
+        sampling = [chunk for chunk in chunks if chunk.samples]
+        seen.extend(row.clone() for row, c in zip(logits, sampling, strict=True) if c.sequence.tokens[:7] == wanted)
+        return logits
+
+    monkeypatch.setattr(engine._runner, "run", watch)
+    request = Request("x", "春夏秋冬abc", Sampling(8, 0.0))
+    run(engine, [request])
+    alone = list(seen)
+    seen.clear()
+    run_over_time(engine, [[Request(str(i), "夏" * (i + 2), Sampling(12, 0.0)) for i in range(3)], [], [request]])
+    assert len(alone) == len(seen) and all(torch.equal(a, b) for a, b in zip(alone, seen, strict=True))
+
+
+@pytest.mark.parametrize("arrival", ["alone", "crowd"])
+def test_a_stop_string_across_tokens_is_cut_and_never_shown(endless: ContinuousEngine, arrival: str) -> None:
+    whole = run(endless, [Request("x", "ab", Sampling(30, 1.5, seed=3))])["x"].text
+    stop = whole[3:6]
+    request = Request("x", "ab", Sampling(30, 1.5, seed=3, stop=("no such", stop)))
+    crowd = [Request(str(i), "cd", Sampling(9)) for i in range(5)] if arrival == "crowd" else []
+    result = run(endless, [request, *crowd])["x"]
+    assert len(stop) == 3
+    assert (result.text, result.finish_reason) == (whole[: whole.index(stop)], FinishReason.STOP_STRING)
+
+
+def test_what_only_looked_like_a_stop_string_is_shown(endless: ContinuousEngine) -> None:
+    whole = run(endless, [Request("x", "ab", Sampling(8, 0.0))])["x"].text
+    result = run(endless, [Request("x", "ab", Sampling(8, 0.0, stop=(whole[-2:] + "…",)))])["x"]
+    assert (result.text, result.finish_reason) == (whole, FinishReason.LENGTH)
+
+
+def test_several_tokens_may_end_a_text(endless: ContinuousEngine) -> None:
+    whole = run(endless, [Request("x", "ab", Sampling(12, 0.0))])["x"].text
+    tokens = character_tokenizer()(whole)["input_ids"]
+    endless.ends = frozenset({1, tokens[4]})
+    result = run(endless, [Request("x", "ab", Sampling(12, 0.0))])["x"]
+    assert (result.text, result.finish_reason) == (whole[: tokens.index(tokens[4])], FinishReason.STOP)
+    assert result.output_tokens == tokens.index(tokens[4])
+
+
+@pytest.mark.parametrize(("prompt", "words"), [("a" * CONTEXT, f"{CONTEXT} tokens"), ("", "no token")])
+def test_an_impossible_prompt_is_a_clear_error(engine: ContinuousEngine, kind: str, prompt: str, words: str) -> None:
+    results = run(engine, [Request("bad", prompt, Sampling(4, 0.0)), Request("good", "ab", Sampling(4, 0.0))])
+    assert results["bad"].finish_reason is FinishReason.ERROR and words in (results["bad"].error or "")
+    assert results["good"].text == expect(kind, "ab", 4)
+
+
+def test_the_context_ends_a_completion(endless: ContinuousEngine) -> None:
+    result = run(endless, [Request("x", "a" * (CONTEXT - 4), Sampling(100, 0.0))])["x"]
+    assert (result.output_tokens, result.finish_reason) == (4, FinishReason.CONTEXT)
+    result = run(endless, [Request("x", "a" * (CONTEXT - 4), Sampling(4, 0.0))])["x"]
+    assert (result.output_tokens, result.finish_reason) == (4, FinishReason.LENGTH)
+
+
+def test_cancel_works_from_another_thread_and_keeps_the_text(endless: ContinuousEngine) -> None:
+    def cancel(event: Event) -> None:
+        if isinstance(event, Delta):
+            thread = threading.Thread(target=endless.cancel, args=("x",))
+            thread.start()
+            thread.join()
+
+    endless.cancel("nobody")
+    result = run(endless, [Request("x", "ab", Sampling(40, 0.0))], cancel)["x"]
+    assert result.finish_reason is FinishReason.CANCELLED
+    assert result.output_tokens == 1 and len(result.text) == 1
+
+
+def test_a_late_request_ends_with_what_it_has(endless: ContinuousEngine) -> None:
+    assert run(endless, [Request("x", "ab", Sampling(4), deadline=0.0)])["x"].admitted is None
+    soon = Request("x", "ab", Sampling(50, 0.0), deadline=time.monotonic() + 0.2)
+    result = run(endless, [soon], lambda event: time.sleep(0.1))["x"]
+    assert result.finish_reason is FinishReason.DEADLINE and result.text and "deadline" in (result.error or "")
+
+
+def test_no_half_character_is_ever_shown() -> None:
+    """A random model over bytes makes mostly rubbish; `run` looks for what must not be in it."""
+    config = GPT2Config(n_embd=32, n_layer=1, n_head=4, n_positions=CONTEXT, vocab_size=270)
+    torch.manual_seed(3)
+    model = GPT2LMHeadModel(config)
+    engine = ContinuousEngine(model, byte_tokenizer(), slots=4, max_context=CONTEXT)
+    engine.ends = frozenset()
+    results = run(engine, [Request(str(i), "春眠不觉晓", Sampling(40, 1.0, seed=i)) for i in range(6)])
+    assert any(result.text for result in results.values())
+
+
+def test_one_that_raises_does_not_touch_its_neighbours(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine(kind)
+    poison = character_tokenizer()("z")["input_ids"][0]
+    forward = engine._runner.model.forward
+
+    def failing(input_ids: Any = None, **options: Any) -> Any:
+        if (input_ids == poison).any():
+            raise IndexError("index out of range in self")
+        return forward(input_ids=input_ids, **options)
+
+    monkeypatch.setattr(engine._runner.model, "forward", failing)
+    results = run(engine, [Request(text, text, Sampling(6, 0.0)) for text in ("ab", "cdz", "cd", "efghij")])
+    assert results["cdz"].finish_reason is FinishReason.ERROR and "index out of range" in (results["cdz"].error or "")
+    for text in ("ab", "cd", "efghij"):
+        assert results[text].text == expect(kind, text, 6) or "z" in expect(kind, text, 6)
+
+
+def test_numbers_that_are_none_end_one_request_and_leave_no_trace(gpt2: ContinuousEngine) -> None:
+    poison = character_tokenizer()("z")["input_ids"][0]
+    embedding = gpt2._runner.model.get_input_embeddings()
+    with torch.no_grad():
+        embedding.weight[poison] = float("nan")
+    gpt2._runner.model.lm_head.packed = torch.nan_to_num(embedding.weight.detach())
+    results = run(gpt2, [Request(text, text, Sampling(6, 0.0)) for text in ("ab", "zzzzzzzzzzz", "cd")])
+    assert results["zzzzzzzzzzz"].finish_reason is FinishReason.ERROR
+    again = run(gpt2, [Request(str(i), "ab" * i, Sampling(6, 0.0)) for i in range(1, 5)])
+    assert all(result.finish_reason is not FinishReason.ERROR for result in [*again.values(), results["ab"]])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_without_memory_there_are_fewer_slots_and_the_same_texts(
+    kind: str, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    engine = make_engine(kind)
+    compute = engine._runner.run
+
+    def failing(chunks: Any) -> Any:
+        if len(chunks) > 2:
+            raise error
+        return compute(chunks)
+
+    monkeypatch.setattr(engine._runner, "run", failing)
+    texts = ["ab", "cd", "efg", "hijk", "春"]
+    results = run(engine, [Request(text, text, Sampling(8, 0.0)) for text in texts])
+    assert engine.slots == 2
+    assert {text: results[text].text for text in texts} == {text: expect(kind, text, 8) for text in texts}
+
+
+def test_one_that_never_finds_memory_ends_with_a_clear_error(
+    gpt2: ContinuousEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = gpt2._runner.run
+
+    def failing(chunks: Any) -> Any:
+        if any(chunk.sequence.prompt_tokens > 20 for chunk in chunks):
+            raise torch.OutOfMemoryError("out of memory")
+        return compute(chunks)
+
+    monkeypatch.setattr(gpt2._runner, "run", failing)
+    results = run(gpt2, [Request(text, text, Sampling(8, 0.0)) for text in ("ab", "c" * 30, "efg")])
+    assert "memory" in (results["c" * 30].error or "")
+    assert [results[text].text for text in ("ab", "efg")] == [expect("gpt2", text, 8) for text in ("ab", "efg")]
+    assert gpt2.slots == 4
+
+
+def test_an_urgent_request_finds_a_slot_among_bulk(endless: ContinuousEngine) -> None:
+    order: list[str] = []
+    bulk = [Request(f"bulk{i}", "ab" * 9, Sampling(9, 0.0), priority=1) for i in range(8)]
+    urgent = Request("arena", "cd", Sampling(3, 0.0))
+    results = run_over_time(endless, [bulk, [], [], [], [urgent]], lambda event: order.append(event.request_id))
+    assert max(results[request.id].batch_size for request in bulk) <= 4
+    finished = [name for i, name in enumerate(order) if name not in order[i + 1 :]]
+    assert finished[0] == "arena"
+
+
+def test_a_long_prompt_does_not_stop_the_others(endless: ContinuousEngine) -> None:
+    order: list[str] = []
+    short, long = Request("short", "ab", Sampling(9, 0.0)), Request("long", "春" * 50, Sampling(2, 0.0))
+    run_over_time(endless, [[short], [long]], lambda event: order.append(event.request_id))
+    assert order.index("long") > 7
+
+
+def test_steps_may_be_taken_on_any_thread(gpt2: ContinuousEngine) -> None:
+    texts: list[str] = []
+    for _ in range(2):
+        thread = threading.Thread(
+            target=lambda: texts.append(run(gpt2, [Request("x", "ab", Sampling(9, 0.0))])["x"].text)
+        )
+        thread.start()
+        thread.join()
+    assert texts == [expect("gpt2", "ab", 9)] * 2
+
+
+def test_weights_do_not_exist_twice(engine: ContinuousEngine, kind: str) -> None:
+    names = [name for name, _ in engine._runner.model.named_parameters()]
+    plain = sum(parameter.dim() > 1 for parameter in reference_model(kind).parameters())
+    left = [name for name in names if engine._runner.model.get_parameter(name).dim() > 1]
+    assert len(left) < plain and len(left) <= 2

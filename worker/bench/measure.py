@@ -1,0 +1,125 @@
+"""Measuring the engine itself."""
+
+import argparse
+import gc
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import transformers
+
+from tasks.sampling import Sampling
+from worker.bench.load import Load
+from worker.engine.engine import ContinuousEngine
+from worker.engine.protocol import Event, Request, Result
+
+QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+
+
+def measure_engine(model: Any, tokenizer: Any, load: Load, *, deterministic: bool) -> Callable[[], dict[str, Any]]:
+    """A function that does the load once and returns what was measured. The engine takes ``model`` over."""
+    context = min(getattr(model.config, "max_position_embeddings", 2048), 4096)
+    engine = ContinuousEngine(
+        model, tokenizer, slots=load.concurrency, max_context=context, deterministic=deterministic
+    )
+    if load.ignore_eos:
+        engine.ends = frozenset()
+    return lambda: _run(engine, load)
+
+
+def _run(engine: ContinuousEngine, load: Load) -> dict[str, Any]:
+    gc.collect()
+    requests = [
+        Request(str(i), prompt, Sampling(load.new_tokens, load.temperature, 0, load.top_p, seed=i))
+        for i, prompt in enumerate(load.prompts)
+    ]
+    submitted: dict[str, float] = {}
+    results: list[Result] = []
+
+    def emit(event: Event) -> None:
+        if isinstance(event, Result):
+            results.append(event)
+
+    before = asdict(engine.timings)
+    started = time.monotonic()
+    while len(results) < len(load.prompts):
+        while requests and engine.active < load.concurrency:
+            request = requests.pop(0)
+            submitted[request.id] = time.monotonic()
+            engine.add(request)
+        engine.step(emit)
+    seconds = time.monotonic() - started
+    spent = {name: value - before[name] for name, value in asdict(engine.timings).items()}
+    return summarize(results, submitted, seconds) | {"step": _shares(spent, seconds)}
+
+
+def summarize(results: list[Result], submitted: dict[str, float], seconds: float) -> dict[str, Any]:
+    """Rates, and the times to the first token and between tokens, in seconds."""
+    assert all(result.error is None for result in results)
+    tokens = sum(result.output_tokens for result in results)
+    first = [r.first_token - submitted[r.request_id] for r in results if r.first_token is not None]
+    between = [
+        (r.last_token - r.first_token) / (r.output_tokens - 1)
+        for r in results
+        if r.output_tokens > 1 and r.first_token is not None and r.last_token is not None
+    ]
+    return {
+        "tokens": tokens,
+        "seconds": seconds,
+        "tokens_per_second": tokens / seconds,
+        "requests_per_second": len(results) / seconds,
+        "prompt_tokens": statistics.mean(result.prompt_tokens for result in results),
+        "ttft_seconds": quantiles(first),
+        "tpot_seconds": quantiles(between),
+    }
+
+
+def quantiles(values: list[float]) -> dict[str, float]:
+    """The value that the given share of ``values`` does not exceed; nothing for no values."""
+    ordered = sorted(values)
+    return {name: ordered[round(share * (len(ordered) - 1))] for name, share in QUANTILES.items()} if ordered else {}
+
+
+def _shares(spent: dict[str, float], seconds: float) -> dict[str, float]:
+    shares = {f"{name}_share": spent[name] / seconds for name in ("schedule", "model", "sample", "text")}
+    return shares | {"steps": spent["steps"], "mean_seconds": seconds / spent["steps"]}
+
+
+def median_by_speed(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The run whose speed is the median of all."""
+    return sorted(runs, key=lambda run: run["tokens_per_second"])[len(runs) // 2]
+
+
+def peak_rss() -> int:
+    """Most memory in RAM so far, in bytes."""
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes if platform.system() == "Darwin" else kilobytes * 1024
+
+
+def environment(parameters: int, options: argparse.Namespace) -> dict[str, Any]:
+    """What was run, on what."""
+    return {
+        "model": options.model or options.random_weights,
+        "parameters": parameters,
+        "requests": options.requests,
+        "concurrency": options.concurrency,
+        "prompt_tokens": options.prompt_tokens,
+        "new_tokens": options.new_tokens,
+        "temperature": options.temperature,
+        "deterministic": options.deterministic,
+        "rounds": options.rounds,
+        "dtype": options.dtype,
+        "device": options.device,
+        "threads": torch.get_num_threads(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }

@@ -1,0 +1,69 @@
+"""Models to measure: from a folder, or of a known shape with random weights."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
+
+FIRST_CHARACTER = 0x4E00
+CHARACTERS = 20_000
+
+SIZES: dict[str, Callable[[], Any]] = {
+    "gpt2:102m": lambda: GPT2Config(vocab_size=21128, bos_token_id=None, eos_token_id=1),
+    "gpt2:4m": lambda: GPT2Config(vocab_size=6000, n_embd=192, n_layer=6, n_head=6, bos_token_id=None, eos_token_id=1),
+    "llama:135m": lambda: LlamaConfig(
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        tie_word_embeddings=True,
+        eos_token_id=1,
+    ),
+    "qwen3:0.6b": lambda: Qwen3Config(
+        vocab_size=151936,
+        hidden_size=1024,
+        intermediate_size=3072,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        tie_word_embeddings=True,
+        eos_token_id=1,
+    ),
+    "gpt_neox:160m": lambda: GPTNeoXConfig(
+        vocab_size=50304, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
+    ),
+}
+
+
+def open_model(source: str, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
+    """Model and tokenizer of a name in ``SIZES`` or of a folder. Random weights are the same at every call."""
+    if source not in SIZES:
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=True)
+        return model.to(device).eval(), AutoTokenizer.from_pretrained(source, local_files_only=True)
+    config = SIZES[source]()
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return model.to(device).eval(), word_tokenizer(config.vocab_size)
+
+
+def word_tokenizer(size: int) -> PreTrainedTokenizerFast:
+    """One token a word, of which there are ``size``."""
+    words = ["[PAD]", "[EOS]"]
+    words += [f"{chr(FIRST_CHARACTER + i % CHARACTERS)}{i // CHARACTERS or ''}" for i in range(size - 2)]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[PAD]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.decoder = decoders.WordPiece(cleanup=False)
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", eos_token="[EOS]")

@@ -1,0 +1,258 @@
+"""Keys and values of all running sequences, and attention over them.
+
+Every step is one row of tokens: one token of each sequence that is past its prompt, and pieces of prompts. Only
+attention cares which token belongs to whom; it finds that in a `Layout`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from worker.engine.scheduler import Copy
+
+ATTENTION = "touchstone"
+FIRST_CAPACITY = 128  # positions a slot has at first; doubled when a sequence outgrows it
+# Bytes of keys and values that are read in the time that one more call of attention costs (measured on a desktop
+# CPU; an accelerator reads about fifty times faster).
+CALL_BYTES = {"cpu": 400_000, "cuda": 20_000_000}
+
+
+@dataclass(frozen=True)
+class Span:
+    """``count`` tokens of the step, from ``first`` on, that are the newest of a slot's ``length`` positions."""
+
+    slot: int
+    first: int
+    count: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring slots from ``slot`` on whose single tokens, from ``first`` on, share one call of attention."""
+
+    slot: int
+    first: int
+    lengths: tuple[int, ...]
+    mask: Tensor | None  # [slots, 1, 1, longest], 0 or -inf; None where all are equally long
+
+
+@dataclass
+class Layout:
+    """Which tokens of a step belong to which slot and position. Tokens after the last span belong to nobody."""
+
+    spans: Sequence[Span]
+    apart: bool  # every slot gets a call of attention of its own
+    device: torch.device
+    slots: Tensor = field(init=False)  # [tokens]
+    positions: Tensor = field(init=False)  # [tokens]
+    tokens: int = field(init=False)
+    _rows: tuple[tuple[int, int], Tensor] | None = None
+    _groups: tuple[int, list[Group]] | None = None
+
+    def __post_init__(self) -> None:
+        slots = [span.slot for span in self.spans for _ in range(span.count)]
+        positions = [at for span in self.spans for at in range(span.length - span.count, span.length)]
+        self.slots = torch.tensor(slots).to(self.device, non_blocking=True)
+        self.positions = torch.tensor(positions).to(self.device, non_blocking=True)
+        self.tokens = len(slots)
+
+    def rows(self, heads: int, capacity: int) -> Tensor:
+        """Where the tokens' keys go among ``[slots * heads * capacity]`` rows: ``[tokens * heads]``."""
+        if self._rows is None or self._rows[0] != (heads, capacity):
+            head = torch.arange(heads, device=self.device)
+            rows = (self.slots[:, None] * heads + head) * capacity + self.positions[:, None]
+            self._rows = (heads, capacity), rows.flatten()
+        return self._rows[1]
+
+    def groups(self, bytes_per_position: int) -> list[Group]:
+        """The single tokens in calls of attention, as few as it is worth to read positions that count for nothing."""
+        if self._groups is None or self._groups[0] != bytes_per_position:
+            call = 0 if self.apart else max(1, CALL_BYTES.get(self.device.type, 0) // bytes_per_position)
+            singles = [span for span in self.spans if span.count == 1]
+            self._groups = bytes_per_position, [self._group(part) for part in partition(singles, call)]
+        return self._groups[1]
+
+    def _group(self, spans: Sequence[Span]) -> Group:
+        lengths = tuple(span.length for span in spans)
+        mask = None
+        if min(lengths) < max(lengths):
+            ends = torch.tensor(lengths).to(self.device, non_blocking=True)
+            late = torch.arange(max(lengths), device=self.device) >= ends[:, None]
+            mask = torch.zeros(late.shape, device=self.device).masked_fill_(late, float("-inf"))[:, None, None]
+        return Group(spans[0].slot, spans[0].first, lengths, mask)
+
+
+def partition(spans: Sequence[Span], call: int) -> list[Sequence[Span]]:
+    """Cut ``spans`` into runs of neighbouring slots at the least cost in positions read.
+
+    A run costs ``call`` positions and, for each of its slots, the length of its longest; with ``call`` 0 every slot
+    is a run of its own.
+    """
+    if call == 0:
+        return [[span] for span in spans]
+    best = [0]
+    cuts = [0]
+    for end in range(1, len(spans) + 1):
+        longest, cheapest, cut = 0, -1, end - 1
+        for start in range(end - 1, -1, -1):
+            if start < end - 1 and not _are_neighbours(spans[start], spans[start + 1]):
+                break
+            longest = max(longest, spans[start].length)
+            cost = best[start] + call + longest * (end - start)
+            if cheapest < 0 or cost < cheapest:
+                cheapest, cut = cost, start
+        best.append(cheapest)
+        cuts.append(cut)
+    runs: list[Sequence[Span]] = []
+    end = len(spans)
+    while end:
+        runs.append(spans[cuts[end] : end])
+        end = cuts[end]
+    return runs[::-1]
+
+
+def _are_neighbours(one: Span, other: Span) -> bool:
+    return one.slot + 1 == other.slot and one.first + 1 == other.first
+
+
+class SlotCache:
+    """Keys and values ``[slots, heads, capacity, head_dim]`` of each layer, made when a layer first writes.
+
+    ``dtype`` None keeps the model's. The capacity follows the longest sequence, up to ``max_context``.
+    """
+
+    def __init__(self, slots: int, max_context: int, dtype: torch.dtype | None):
+        self.slots, self.max_context, self.dtype = slots, max_context, dtype
+        self.capacity = min(FIRST_CAPACITY, max_context)
+        self.layout: Layout
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def begin(self, layout: Layout) -> None:
+        """Get ready for a step."""
+        self.layout = layout
+        longest = max(span.length for span in layout.spans)
+        while self.capacity < longest:
+            self.capacity = min(self.capacity * 2, self.max_context)
+
+    def copy(self, copy: Copy) -> None:
+        for both in self._layers.values():
+            for states in both:
+                states[copy.target, :, : copy.count] = states[copy.source, :, : copy.count]
+
+    def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the step's ``key`` and ``value`` ``[1, heads, tokens, head_dim]``; returns the whole layer's."""
+        keys, values = self._layer(layer, key, value)
+        rows = self.layout.rows(key.shape[1], self.capacity)
+        for states, new in ((keys, key), (values, value)):
+            used = new[0, :, : self.layout.tokens].transpose(0, 1).reshape(-1, new.shape[3])
+            states.view(-1, new.shape[3]).index_copy_(0, rows, used.to(states.dtype))
+        return keys, values
+
+    def _layer(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        old = self._layers.get(layer)
+        if old is None or old[0].shape[2] < self.capacity:
+            made = []
+            for index, new in enumerate((key, value)):
+                shape = (self.slots, new.shape[1], self.capacity, new.shape[3])
+                # Zeros, not rubbish: a masked position counts for nothing only if it is finite.
+                states = torch.zeros(shape, dtype=self.dtype or new.dtype, device=new.device)
+                if old is not None:
+                    states[:, :, : old[index].shape[2]] = old[index]
+                made.append(states)
+            self._layers[layer] = (made[0], made[1])
+        return self._layers[layer]
+
+    def wipe(self, slot: int) -> None:
+        """Forget a slot whose numbers went bad: even a masked position spreads one that is not finite."""
+        for both in self._layers.values():
+            for states in both:
+                states[slot].zero_()
+
+    def clear(self) -> None:
+        """Give the memory back."""
+        self._layers.clear()
+        self.capacity = min(FIRST_CAPACITY, self.max_context)
+
+
+def attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    slot_cache: SlotCache,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    position_bias: Tensor | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a step's tokens, each over its own slot: the function that transformers' models call.
+
+    ``query`` ``[1, query_heads, tokens, head_dim]``, ``key`` and ``value`` ``[1, heads, tokens, head_dim]``; returns
+    ``[1, tokens, query_heads, head_dim]``. Raises `NotImplementedError` for a kind of attention it does not know.
+    """
+    if softcap is not None or s_aux is not None or position_bias is not None:
+        raise NotImplementedError("attention with soft capping, sinks or position bias")
+    layout = slot_cache.layout
+    keys, values = slot_cache.write(int(module.layer_idx), key, value)  # type: ignore[arg-type]
+    queries = query[0].transpose(0, 1)
+    out = queries.new_zeros(queries.shape[0], queries.shape[1], values.shape[3])
+    windowed = sliding_window is not None and any(span.length > sliding_window for span in layout.spans)
+    if not windowed:
+        for group in layout.groups(2 * keys.shape[1] * keys.shape[3] * keys.element_size()):
+            _attend_singly(group, queries, keys, values, out, scaling)
+    for span in layout.spans:
+        if windowed or span.count > 1:
+            _attend_span(span, queries, keys, values, out, scaling, sliding_window)
+    return out.unsqueeze(0), None
+
+
+def _attend_singly(
+    group: Group, queries: Tensor, keys: Tensor, values: Tensor, out: Tensor, scale: float | None
+) -> None:
+    """One token a slot. Query heads that share a key head are taken as its queries, so that keys are read once."""
+    count, longest = len(group.lengths), max(group.lengths)
+    tokens, slots = slice(group.first, group.first + count), slice(group.slot, group.slot + count)
+    query = queries[tokens].reshape(count, keys.shape[1], -1, keys.shape[3]).to(keys.dtype)
+    mask = None if group.mask is None else group.mask.to(keys.dtype)
+    seen = scaled_dot_product_attention(
+        query, keys[slots, :, :longest], values[slots, :, :longest], attn_mask=mask, scale=scale
+    )
+    out[tokens] = seen.reshape(count, -1, values.shape[3])
+
+
+def _attend_span(
+    span: Span, queries: Tensor, keys: Tensor, values: Tensor, out: Tensor, scale: float | None, window: int | None
+) -> None:
+    """Some tokens of one slot, each over the positions up to its own, the last ``window`` of them if one is given."""
+    heads = keys.shape[1]
+    tokens = slice(span.first, span.first + span.count)
+    start = span.length - span.count
+    low = 0 if window is None else max(0, start + 1 - window)
+    key, value = keys[span.slot, :, low : span.length], values[span.slot, :, low : span.length]
+    shares = queries.shape[1] // heads
+    query = queries[tokens].transpose(0, 1).to(keys.dtype)
+    plain = shares == 1 and start == 0 and (window is None or span.length <= window)
+    mask = None
+    if not plain:
+        own = torch.arange(start, span.length, device=keys.device)[:, None]
+        other = torch.arange(low, span.length, device=keys.device)
+        seen = other <= own if window is None else (other <= own) & (other > own - window)
+        mask = torch.zeros(seen.shape, dtype=keys.dtype, device=keys.device).masked_fill_(~seen, float("-inf"))
+        mask = mask.repeat(shares, 1)
+    made = scaled_dot_product_attention(
+        query.reshape(1, heads, -1, keys.shape[3]), key[None], value[None], attn_mask=mask, is_causal=plain, scale=scale
+    )
+    out[tokens] = made.reshape(queries.shape[1], span.count, -1).transpose(0, 1)
+
+
+AttentionInterface.register(ATTENTION, attend)

@@ -1,0 +1,267 @@
+"""Continuous batching: a request joins the running batch at the next step and leaves it the moment it ends."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tasks.states import FinishReason
+from worker.engine.detokenizer import Detokenizer
+from worker.engine.protocol import Delta, Event, Request
+from worker.engine.runner import ModelRunner
+from worker.engine.sampler import NO_TOKEN, Draw, sample
+from worker.engine.scheduler import Chunk, Plan, Scheduler
+from worker.engine.sequence import LATE
+from worker.engine.sequence import Sequence as Running
+
+Emit = Callable[[Event], None]
+
+PREFILL_TOKENS = {"cpu": 128, "cuda": 2048}  # of prompts a step, which running rows wait for
+TOO_LONG = (
+    "The prompt has {} tokens; this model's context holds {}, and the completion needs at least one of them. "
+    "Shorten the prompt."
+)
+NOTHING = "The prompt has no token that the model knows; write it differently."
+UNKNOWN_TOKEN = "The prompt has token {}, but the model knows only {}: tokenizer and model do not belong together."
+NO_CHOICE = "The model gave no usable probabilities for the next token; try other decoding settings or another dtype."
+NO_MEMORY = "There is not enough memory for this prompt, even alone. Shorten it or ask for fewer tokens."
+_MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+
+
+@dataclass
+class Timings:
+    """Seconds spent since the engine was made, and the ``steps`` that took them."""
+
+    schedule: float = 0.0
+    model: float = 0.0
+    sample: float = 0.0
+    text: float = 0.0
+    steps: int = 0
+
+
+class ContinuousEngine:
+    """Implements `worker.engine.protocol.Engine` for any causal language model of transformers.
+
+    Each step reads one token for every running row and some tokens of prompts, in one pass. ``slots`` may shrink for
+    want of memory. `step` may be called from any thread, one at a time.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        slots: int,
+        max_context: int,
+        add_special_tokens: bool = False,
+        deterministic: bool = False,
+        prefill_tokens: int | None = None,
+    ):
+        """``model`` and ``tokenizer`` as transformers loads them; the model is changed in place and belongs to this.
+
+        ``max_context`` tokens of prompt and completion together. ``deterministic``: a request gives the same bits
+        whatever shares the batch, for the price of always computing ``slots`` rows. ``prefill_tokens``: how many
+        tokens of prompts a step may read. Raises `ModelError` for a model that the engine cannot run.
+        """
+        tokens = prefill_tokens or PREFILL_TOKENS.get(torch.device(model.device).type, PREFILL_TOKENS["cpu"])
+        self.slots = slots
+        self.max_context = max_context
+        self.add_special_tokens = add_special_tokens
+        self.ends = end_tokens(model)
+        self.progress = 0
+        self.timings = Timings()
+        self._tokenizer = tokenizer
+        self._most_slots = slots
+        self._runner = ModelRunner(
+            model.eval(), slots=slots, max_context=max_context, chunk_tokens=tokens, deterministic=deterministic
+        )
+        self._scheduler = Scheduler(slots, tokens, fixed_chunks=deterministic)
+        self._order = 0
+        self._cancelled: set[str] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def active(self) -> int:
+        """Requests that are waiting or running."""
+        return self._scheduler.count
+
+    def add(self, request: Request) -> None:
+        """Take a request in. It ends in exactly one `Result`, also when it is impossible (then with an error)."""
+        problem = None
+        tokens: list[int] = []
+        try:
+            tokens = list(self._tokenizer(request.prompt, add_special_tokens=self.add_special_tokens)["input_ids"])
+            problem = self._problem(tokens)
+        except Exception as error:
+            # A tokenizer may raise anything; it is this request's failure and nobody else's.
+            problem = f"The prompt cannot be tokenized: {type(error).__name__}: {error}"
+        room = self.max_context - len(tokens)
+        wanted = request.sampling.max_new_tokens
+        self._order += 1
+        sequence = Running(
+            request=request,
+            order=self._order,
+            tokens=tokens,
+            limit=min(wanted, room),
+            limit_reason=FinishReason.LENGTH if wanted <= room else FinishReason.CONTEXT,
+            text=Detokenizer(self._tokenizer, request.sampling.stop),
+        )
+        if problem is not None:
+            sequence.reason, sequence.error = FinishReason.ERROR, problem
+        self._scheduler.add(sequence)
+
+    def cancel(self, request_id: str) -> None:
+        """End a request at the next step and keep its partial text; unknown ids are ignored."""
+        with self._lock:
+            self._cancelled.add(request_id)
+
+    def step(self, emit: Emit) -> None:
+        """Do one unit of work and emit what came of it, in order."""
+        started = time.perf_counter()
+        for sequence in self._end_from_outside():
+            _report(sequence, emit)
+        self._scheduler.drop_ended()
+        self._forget_cancelled()
+        plan = self._scheduler.plan()
+        self.timings.schedule += time.perf_counter() - started
+        if not plan.chunks:
+            return
+        _note_start(plan.chunks)
+        with torch.inference_mode():
+            tokens = self._run(plan)
+        started = time.perf_counter()
+        for chunk, token in tokens:
+            self._accept(chunk, token)
+            _report(chunk.sequence, emit)
+        self._scheduler.drop_ended()
+        self.progress += 1
+        self.timings.text += time.perf_counter() - started
+        self.timings.steps += 1
+
+    def _problem(self, tokens: list[int]) -> str | None:
+        if not tokens:
+            return NOTHING
+        if len(tokens) >= self.max_context:
+            return TOO_LONG.format(len(tokens), self.max_context)
+        if max(tokens) >= self._runner.vocabulary:
+            return UNKNOWN_TOKEN.format(max(tokens), self._runner.vocabulary)
+        return None
+
+    def _end_from_outside(self) -> list[Running]:
+        """Sequences that were cancelled, are late, or have ended without a step."""
+        with self._lock:
+            cancelled = frozenset(self._cancelled)
+        now = time.monotonic()
+        ended = []
+        for sequence in self._scheduler.sequences:
+            if sequence.reason is None and sequence.request.id in cancelled:
+                sequence.end(FinishReason.CANCELLED)
+            elif sequence.reason is None and sequence.is_late(now):
+                sequence.end(FinishReason.DEADLINE, LATE)
+            if sequence.reason is not None:
+                ended.append(sequence)
+        return ended
+
+    def _forget_cancelled(self) -> None:
+        """An id stays while anything runs: its request may be on the way to `add`."""
+        if not self.active:
+            with self._lock:
+                self._cancelled.clear()
+
+    def _run(self, plan: Plan) -> list[tuple[Chunk, int | None]]:
+        """Each chunk that was read with the token that follows it, None where none does."""
+        try:
+            self._runner.copy(plan.copies)
+            return self._read(plan.chunks)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        return self._shrink(plan.chunks)
+
+    def _read(self, chunks: Sequence[Chunk]) -> list[tuple[Chunk, int | None]]:
+        """Like `_run`. A chunk that raises ends its own sequence; only a lack of memory is raised."""
+        try:
+            return self._compute(chunks)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            if len(chunks) == 1:
+                self._fail(chunks[0], f"The model failed on this prompt: {type(error).__name__}: {error}")
+                return [(chunks[0], None)]
+        # Whose fault it is shows when each is read alone; what was written to the cache is written again.
+        return [pair for chunk in chunks for pair in self._read([chunk])]
+
+    def _compute(self, chunks: Sequence[Chunk]) -> list[tuple[Chunk, int | None]]:
+        started = time.perf_counter()
+        logits = self._runner.run(chunks)
+        between = time.perf_counter()
+        sampling = [chunk for chunk in chunks if chunk.samples]
+        draws = [Draw(c.sequence.request.sampling, c.sequence.tokens, c.sequence.made) for c in sampling]
+        tokens = dict(zip(map(id, sampling), sample(logits, draws) if draws else [], strict=True))
+        self.timings.model += between - started
+        self.timings.sample += time.perf_counter() - between
+        return [(chunk, tokens.get(id(chunk))) for chunk in chunks]
+
+    def _accept(self, chunk: Chunk, token: int | None) -> None:
+        sequence = chunk.sequence
+        if sequence.reason is not None:
+            return
+        sequence.cached = chunk.length
+        if token == NO_TOKEN:
+            self._fail(chunk, NO_CHOICE)
+        elif token is not None:
+            try:
+                sequence.push(token, self.ends)
+            except Exception as error:
+                # A tokenizer may raise anything here, too.
+                self._fail(chunk, f"The model's token {token} cannot be decoded: {type(error).__name__}: {error}")
+
+    def _fail(self, chunk: Chunk, error: str) -> None:
+        chunk.sequence.reason, chunk.sequence.error = FinishReason.ERROR, error
+        with torch.inference_mode():
+            self._runner.cache.wipe(chunk.sequence.slot)
+
+    def _shrink(self, chunks: Sequence[Chunk]) -> list[tuple[Chunk, int | None]]:
+        """Start over with half the slots. A sequence that finds no memory even alone ends; then all slots are back."""
+        failed: list[tuple[Chunk, int | None]] = []
+        if self.slots == 1:
+            for chunk in chunks:
+                chunk.sequence.end(FinishReason.ERROR, NO_MEMORY)
+                failed.append((chunk, None))
+            self._scheduler.drop_ended()
+        self.slots = self.slots // 2 or self._most_slots
+        self._runner.reset(self.slots)
+        self._scheduler.resize(self.slots)
+        return failed
+
+
+def _note_start(chunks: Sequence[Chunk]) -> None:
+    now = time.monotonic()
+    for chunk in chunks:
+        chunk.sequence.admitted = chunk.sequence.admitted or now
+        chunk.sequence.batch_size = max(chunk.sequence.batch_size, len(chunks))
+
+
+def _report(sequence: Running, emit: Emit) -> None:
+    """Emit what is new of a sequence."""
+    if text := sequence.take_text():
+        emit(Delta(sequence.request.id, text))
+    if sequence.reason is not None:
+        emit(sequence.result())
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; a CPU allocator says so only in its message."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MEMORY_WORDS)
+
+
+def end_tokens(model: Any) -> frozenset[int]:
+    """Ids of the tokens that end a text, from the generation config or else the model's."""
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    ends = getattr(model.config, "eos_token_id", None) if ends is None else ends
+    return frozenset(() if ends is None else [ends] if isinstance(ends, int) else ends)
