@@ -1,6 +1,9 @@
 """Keeps the Celery queues of a model short and full enough, from what the ledger says is waiting."""
 
 import logging
+import queue
+import threading
+from collections.abc import Iterable
 
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
@@ -8,28 +11,34 @@ from redis.exceptions import RedisError
 
 from tasks.celery import SCORE_QUEUE, queue_name
 from tasks.ledger import Ledger
+from tasks.settings import Settings
 from tasks.states import RunKind
 
 logger = logging.getLogger(__name__)
 
 BULK_CHUNKS = 3  # a live worker's: one being written, one running, one waiting
 ARENA_CHUNKS = 16
-MESSAGE_LOST_AFTER = 10.0
+SWEEPS_UNTIL_LOST = 2  # after which a message that nobody took is published again
 
 
 class Dispatcher:
     """Publishes messages. A broker that is away is not an error: the sweeper repeats what got lost."""
 
-    def __init__(self, app: Celery, ledger: Ledger):
+    def __init__(self, app: Celery, ledger: Ledger, settings: Settings):
         self.app = app
         self.ledger = ledger
+        self.lost_after = SWEEPS_UNTIL_LOST * settings.sweep
 
     def dispatch(self, model: str) -> int:
         """Publish waiting chunks of ``model`` as far as its live workers have room; returns how many."""
         workers = self.ledger.workers.ready(model)
         capacity = {RunKind.ARENA: ARENA_CHUNKS * workers, RunKind.BULK: BULK_CHUNKS * workers}
         taken = self.ledger.chunks.dispatch(model, capacity) if workers else []
-        return sum(self._publish("generate", item.chunk, queue_name(model, item.lane)) for item in taken)
+        for number, item in enumerate(taken):
+            # Each wait for a Redis that hangs takes seconds: the rest is left to the sweeper.
+            if not self._publish("generate", item.chunk, queue_name(model, item.lane)):
+                return number
+        return len(taken)
 
     def request_scores(self, chunk_id: int) -> None:
         """Ask the scorer to score an ended chunk."""
@@ -37,7 +46,7 @@ class Dispatcher:
 
     def sweep(self, model: str) -> None:
         """Put back lost work, then dispatch."""
-        swept = self.ledger.chunks.sweep(MESSAGE_LOST_AFTER)
+        swept = self.ledger.chunks.sweep(self.lost_after)
         if any((swept.requeued, swept.split, swept.given_up, swept.closed)):
             logger.warning("sweep: %s", swept)
         self.dispatch(model)
@@ -49,3 +58,28 @@ class Dispatcher:
             logger.warning("could not publish chunk %d (%s); it will be tried again", chunk_id, type(error).__name__)
             return False
         return True
+
+
+class DispatchThread:
+    """Dispatches beside its caller, so that a Redis that hangs never keeps a person waiting."""
+
+    def __init__(self, dispatcher: Dispatcher):
+        self.dispatcher = dispatcher
+        self._models: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="dispatch", daemon=True).start()
+
+    def request(self, models: Iterable[str]) -> None:
+        """Publish what waits for ``models``, soon. What fails is left to the workers' sweepers."""
+        for model in models:
+            self._models.put(model)
+
+    def _run(self) -> None:
+        while True:
+            wanted = {self._models.get()}
+            while not self._models.empty():
+                wanted.add(self._models.get())
+            for model in wanted:
+                try:
+                    self.dispatcher.dispatch(model)
+                except Exception:
+                    logger.exception("could not dispatch to %s; the sweeper will do it", model)

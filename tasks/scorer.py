@@ -23,7 +23,7 @@ class Scorer:
     def __init__(self, settings: Settings):
         self.settings = settings
         self.ledger = Ledger(settings)
-        self.dispatcher = Dispatcher(app, self.ledger)
+        self.dispatcher = Dispatcher(app, self.ledger, self.settings)
         self.models = Registry.load(settings.models).names
 
     def run(self) -> None:

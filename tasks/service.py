@@ -6,7 +6,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from tasks.celery import make_app
-from tasks.dispatch import Dispatcher
+from tasks.dispatch import Dispatcher, DispatchThread
 from tasks.errors import InvalidInput
 from tasks.ledger import Ledger
 from tasks.ledger.records import NewPrompt, NewRun, Run
@@ -31,7 +31,7 @@ class Service:
         self.registry = Registry.load(settings.models)
         self.ledger = Ledger(settings)
         self.live = Live(settings.redis_url)
-        self.dispatcher = Dispatcher(make_app(settings), self.ledger)
+        self.dispatching = DispatchThread(Dispatcher(make_app(settings), self.ledger, settings))
 
     def submit(
         self,
@@ -68,7 +68,7 @@ class Service:
         )
         run, is_new = self.ledger.runs.submit(new, prompts)
         if is_new:
-            self.dispatch(names)
+            self.dispatching.request(names)
         return run, is_new
 
     def chunk_size(self, model: str, samples: int) -> int:
@@ -76,12 +76,6 @@ class Service:
         speed = self.ledger.workers.speed(model)
         completions = FIRST_CHUNK if speed is None else speed * CHUNK_SECONDS
         return max(1, min(MAX_CHUNK, round(completions / samples)))
-
-    def dispatch(self, models: list[str]) -> None:
-        """Publish what waits for ``models``, unless Redis is away: then the workers' sweepers do it later."""
-        if self.redis_alive():
-            for model in models:
-                self.dispatcher.dispatch(model)
 
     def cancel(self, run_id: str) -> Run:
         """End a run; what a worker has of it is kept. Raises `NotFound`."""

@@ -16,7 +16,7 @@ class Settings:
     """Where things are and how long they may take (seconds).
 
     ``lease`` is how long a worker may hold a chunk without renewing it, ``renew`` how often it renews, ``sweep``
-    how often lost work is looked for.
+    how often it shows that it is alive and looks for lost work, ``watchdog`` after how long without a token it ends.
     """
 
     redis_url: str = "redis://127.0.0.1:6379/0"
@@ -26,6 +26,7 @@ class Settings:
     lease: float = 30.0
     renew: float = 5.0
     sweep: float = 5.0
+    watchdog: float = 100.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -50,6 +51,7 @@ class Settings:
             lease=seconds("TOUCHSTONE_LEASE", cls.lease),
             renew=seconds("TOUCHSTONE_RENEW", cls.renew),
             sweep=seconds("TOUCHSTONE_SWEEP", cls.sweep),
+            watchdog=seconds("TOUCHSTONE_WATCHDOG", cls.watchdog),
         )
 
     @property
@@ -67,6 +69,7 @@ class Settings:
             "TOUCHSTONE_LEASE": str(self.lease),
             "TOUCHSTONE_RENEW": str(self.renew),
             "TOUCHSTONE_SWEEP": str(self.sweep),
+            "TOUCHSTONE_WATCHDOG": str(self.watchdog),
         }
 
 

@@ -4,20 +4,34 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from tasks.states import FinishReason
 from worker.engine.protocol import Engine, Event, Request, Result
 
 logger = logging.getLogger(__name__)
 
-Sink = Callable[[Event], None]
+
+@dataclass(frozen=True)
+class Failure:
+    """The engine failed while it had this request; whose fault it was is not known."""
+
+    request_id: str
+    error: str
+
+
+Sink = Callable[[Event | Failure], None]
 
 
 class EngineLoop:
-    """Steps an engine for as long as it has work, and hands each event to whoever submitted the request."""
+    """Steps an engine for as long as it has work, and hands each event to whoever submitted the request.
+
+    ``failures`` counts how often the engine has failed since it last made a token.
+    """
 
     def __init__(self, engine: Engine):
         self.engine = engine
+        self.failures = 0
+        self._failed_at = 0
         self._inbox: queue.SimpleQueue[tuple[Request, Sink] | None] = queue.SimpleQueue()
         self._sinks: dict[str, Sink] = {}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -38,9 +52,12 @@ class EngineLoop:
         self.engine.cancel(request_id)
 
     def _run(self) -> None:
-        while self._take_in():
+        runs = True
+        while runs:
             try:
-                self.engine.step(self._emit)
+                runs = self._take_in()
+                if runs:
+                    self.engine.step(self._emit)
             except BaseException as error:
                 logger.exception("the engine failed")
                 self._fail_all(error)
@@ -59,11 +76,15 @@ class EngineLoop:
             self.engine.add(request)
 
     def _emit(self, event: Event) -> None:
-        sink = self._sinks.pop(event.request_id) if isinstance(event, Result) else self._sinks[event.request_id]
-        sink(event)
+        ends = isinstance(event, Result)
+        sink = self._sinks.pop(event.request_id, None) if ends else self._sinks.get(event.request_id)
+        # Nobody waits for what the engine still says of requests that a failure of its has ended.
+        if sink is not None:
+            sink(event)
 
     def _fail_all(self, error: BaseException) -> None:
+        self.failures = self.failures + 1 if self.engine.progress == self._failed_at else 1
+        self._failed_at = self.engine.progress
         for request_id in list(self._sinks):
             self.engine.cancel(request_id)
-            text = f"The engine failed: {type(error).__name__}: {error}"
-            self._emit(Result(request_id, "", FinishReason.ERROR, 0, 0, None, None, None, 0, text))
+            self._sinks.pop(request_id)(Failure(request_id, f"{type(error).__name__}: {error}"))

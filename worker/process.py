@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import signal
 import socket
 import threading
 import time
@@ -24,15 +25,16 @@ from tasks.settings import Settings
 from tasks.states import RunKind, WorkerState
 from worker.loaded import LoadedModel
 from worker.loop import EngineLoop
-from worker.runner import ChunkRunner
+from worker.pulse import Pulse
+from worker.runner import DRAIN_SECONDS, ChunkRunner
 
 logger = logging.getLogger(__name__)
 
 Load = Callable[[ModelSpec, tuple[int, ...]], LoadedModel]
 
 POOL_THREADS = 24  # more than a worker is ever sent at once, so that an arena chunk always finds one
-WATCHDOG_SECONDS = 120.0
-EXIT_STALLED = 70
+RELEASE_SECONDS = 2.0  # for giving the leases back
+LEAVE_SECONDS = 2.0  # for Celery to end by itself
 
 
 class WorkerProcess:
@@ -53,7 +55,7 @@ class WorkerProcess:
         self._register(WorkerState.LOADING, model)
         loop = EngineLoop(model.engine)
         loop.start()
-        dispatcher = Dispatcher(app, self.ledger)
+        dispatcher = Dispatcher(app, self.ledger, self.settings)
         runner = ChunkRunner(
             spec=self.spec,
             model=model,
@@ -65,22 +67,42 @@ class WorkerProcess:
             worker=self.id,
         )
         jobs.attach("generate", runner.generate)
-        pulse = Pulse(self, runner, dispatcher)
-        self._connect_signals(runner, pulse)
+        self._connect_signals(runner)
+        Pulse(runner, dispatcher).start()
         consume([queue_name(self.spec.name, lane) for lane in RunKind], "threads", POOL_THREADS)
-        self.ledger.workers.beat(self.id, state=WorkerState.STOPPED)
+        self._stopped()
 
-    def _connect_signals(self, runner: ChunkRunner, pulse: "Pulse") -> None:
+    def _connect_signals(self, runner: ChunkRunner) -> None:
         def ready(**_: Any) -> None:
+            # Celery's own way with these waits for every task in the signal's handler: one way to stop is enough.
+            for number in (signal.SIGQUIT, signal.SIGINT):
+                signal.signal(number, signal.getsignal(signal.SIGTERM))
             self.ledger.workers.beat(self.id, state=WorkerState.READY)
             logger.info("%s is ready", self.spec.name)
-            pulse.start()
 
         def stopping(**_: Any) -> None:
-            runner.stopping = time.monotonic()
+            if runner.stopping is None:
+                runner.stopping = time.monotonic()
+                threading.Thread(target=self._drain, args=[runner], name="drain", daemon=True).start()
 
         worker_ready.connect(ready, weak=False)
         worker_shutting_down.connect(stopping, weak=False)
+
+    def _drain(self, runner: ChunkRunner) -> None:
+        """Wait until what runs has ended or was given back, then end this process: Celery may wait without bound."""
+        deadline = time.monotonic() + DRAIN_SECONDS + RELEASE_SECONDS
+        while runner.running and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(LEAVE_SECONDS)
+        logger.warning("Celery has not ended; ending without it")
+        self._stopped()
+        os._exit(0)
+
+    def _stopped(self) -> None:
+        try:
+            self.ledger.workers.beat(self.id, state=WorkerState.STOPPED)
+        except Unavailable as error:
+            logger.warning("%s", error)
 
     def _register(self, state: WorkerState, model: LoadedModel | None = None) -> None:
         self.ledger.workers.register(
@@ -97,50 +119,3 @@ class WorkerProcess:
                 load_seconds=model.load_seconds if model else None,
             )
         )
-
-
-class Pulse(threading.Thread):
-    """Every few seconds: heartbeat, sweep, dispatch, and a look whether the engine still moves."""
-
-    def __init__(self, process: WorkerProcess, runner: ChunkRunner, dispatcher: Dispatcher):
-        super().__init__(name="pulse", daemon=True)
-        self.process, self.runner, self.dispatcher = process, runner, dispatcher
-        self.engine = runner.loop.engine
-        self._moved = time.monotonic()
-        self._progress = 0
-
-    def run(self) -> None:
-        while True:
-            try:
-                self._beat()
-                self._watch()
-            except Unavailable as error:
-                logger.warning("%s", error)
-            except Exception:
-                # A pulse that stops would make a working process look dead: say it and go on.
-                logger.exception("the heartbeat failed; it is tried again")
-            time.sleep(self.process.settings.sweep)
-
-    def _beat(self) -> None:
-        """Raises `Unavailable` when the ledger is away."""
-        self.process.ledger.workers.beat(
-            self.process.id, active=self.engine.active, speed=self.runner.speed, rss=resident_bytes()
-        )
-        if not self.runner.stopping:
-            self.dispatcher.sweep(self.process.spec.name)
-
-    def _watch(self) -> None:
-        if not self.engine.active or self.engine.progress != self._progress:
-            self._moved, self._progress = time.monotonic(), self.engine.progress
-        elif time.monotonic() - self._moved > WATCHDOG_SECONDS:
-            logger.critical("the engine has made no token for %.0f s; ending this worker", WATCHDOG_SECONDS)
-            os._exit(EXIT_STALLED)
-
-
-def resident_bytes() -> int | None:
-    """Memory of this process that is in RAM; None where the system does not tell."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return None

@@ -9,16 +9,17 @@ from dataclasses import dataclass, field, replace
 
 from tasks.dispatch import Dispatcher
 from tasks.errors import Unavailable
-from tasks.ledger import Lease, Ledger
+from tasks.ledger import MAX_ATTEMPTS, Lease, Ledger
 from tasks.ledger.records import Claim, Completion
 from tasks.live import Live, LiveEvent
 from tasks.registry import ModelSpec
 from tasks.sampling import Sampling, merge
 from tasks.settings import Settings
-from tasks.states import Outcome, RunKind
+from tasks.states import FinishReason, Outcome, RunKind
 from worker.engine.protocol import Delta, Event, Request, Result
+from worker.isolation import Isolation
 from worker.loaded import LoadedModel
-from worker.loop import EngineLoop
+from worker.loop import EngineLoop, Failure
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Work:
 
     claim: Claim
     requests: dict[str, Key]
-    events: "queue.SimpleQueue[Event]"
+    events: "queue.SimpleQueue[Event | Failure]"
     finished: list[Completion] = field(default_factory=list)
     live: dict[Key, str] = field(default_factory=dict)
     renewed: float = field(default_factory=time.monotonic)
@@ -46,8 +47,16 @@ class Work:
     progress: int = -1
 
 
+class EngineFailed(Exception):
+    """The engine failed under a chunk; raised after what was finished of it is written."""
+
+
 class ChunkRunner:
-    """Runs chunks for one model; called by Celery's pool threads, one chunk a thread."""
+    """Runs chunks for one model; called by Celery's pool threads, one chunk a thread.
+
+    ``stopping`` is the point of `time.monotonic` at which this worker was told to stop; ``stalled`` says that the
+    engine makes no token. Either way nothing is claimed any more.
+    """
 
     def __init__(
         self,
@@ -65,44 +74,62 @@ class ChunkRunner:
         self.ledger, self.dispatcher, self.live, self.settings = ledger, dispatcher, live, settings
         self.speed: float | None = None
         self.stopping: float | None = None
+        self.stalled = False
+        self.clock = time.time() - time.monotonic()
+        self._isolation = Isolation()
         self._cold = True
         self._in_flight = 0
         self._finished = 0
         self._busy_since = 0.0
         self._lock = threading.Lock()
 
+    @property
+    def running(self) -> int:
+        """Chunks that this worker holds."""
+        return self._in_flight
+
     def generate(self, chunk_id: int) -> None:
         """Do a chunk if it is to be had. Whatever goes wrong, the ledger and the sweeper put it right."""
-        claim = None if self.stopping else self.ledger.chunks.claim(chunk_id, self.worker)
-        if claim is None:
-            return
-        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        work = Work(claim, self._submit_all(claim, events), events)
-        self._count_in()
-        try:
-            held = self._attend(work)
-        finally:
-            self._count_out(len(claim.missing))
-            for request_id in work.requests:
-                self.loop.cancel(request_id)
-        if held and self.ledger.chunks.finish(claim):
+        last = self.ledger.chunks.failures(chunk_id) >= MAX_ATTEMPTS - 1
+        with self._isolation.alone() if last else self._isolation.shared():
+            claim = None if self.stopping or self.stalled else self.ledger.chunks.claim(chunk_id, self.worker)
+            if claim is None:
+                return
+            try:
+                finished = self._run(claim)
+            except BaseException:
+                self.ledger.chunks.fail(claim)
+                raise
+        if finished:
             self.dispatcher.request_scores(claim.chunk)
         self.dispatcher.dispatch(self.spec.name)
 
-    def _submit_all(self, claim: Claim, sink: "queue.SimpleQueue[Event]") -> dict[str, Key]:
-        requests = {}
+    def _run(self, claim: Claim) -> bool:
+        """Work on a claimed chunk; tells whether it was finished. Raises `EngineFailed`."""
+        events: queue.SimpleQueue[Event | Failure] = queue.SimpleQueue()
+        work = Work(claim, {}, events)
+        self._count_in()
+        try:
+            self._submit_all(work)
+            held = self._attend(work)
+        finally:
+            self._count_out(len(claim.missing) - len(work.requests))
+            for request_id in work.requests:
+                self.loop.cancel(request_id)
+        return held and self.ledger.chunks.finish(claim)
+
+    def _submit_all(self, work: Work) -> None:
+        claim = work.claim
         for idx, sample in claim.missing:
-            request_id = f"{claim.token}.{idx}.{sample}"
-            requests[request_id] = (idx, sample)
             request = Request(
-                id=request_id,
+                id=f"{claim.token}.{idx}.{sample}",
                 prompt=self.spec.render(claim.prompts[idx].text),
                 sampling=self._sampling(claim, idx, sample),
                 priority=PRIORITY[claim.kind],
                 deadline=time.monotonic() + PROMPT_SECONDS,
             )
-            self.loop.submit(request, sink.put)
-        return requests
+            work.requests[request.id] = (idx, sample)
+            self.loop.submit(request, work.events.put)
 
     def _sampling(self, claim: Claim, idx: int, sample: int) -> Sampling:
         """The run's settings over the model's defaults, with a seed of this completion's own."""
@@ -130,12 +157,24 @@ class ChunkRunner:
                 event = work.events.get(timeout=left)
             except queue.Empty:
                 return
-            if isinstance(event, Delta):
+            if isinstance(event, Failure):
+                self._take_failure(work, event)
+            elif isinstance(event, Delta):
                 key = work.requests[event.request_id]
                 work.live[key] = work.live.get(key, "") + event.text
             else:
                 idx, sample = work.requests.pop(event.request_id)
                 work.finished.append(self._completion(work.claim, idx, sample, event))
+
+    def _take_failure(self, work: Work, failure: Failure) -> None:
+        """An attempt that the engine fails is repeated; the last one, which runs alone, shows what it failed of."""
+        if work.claim.attempt < MAX_ATTEMPTS:
+            self._write(work)
+            raise EngineFailed(failure.error)
+        idx, sample = work.requests.pop(failure.request_id)
+        error = f"The engine failed on this prompt {MAX_ATTEMPTS} times ({failure.error}); it was given up."
+        result = Result(failure.request_id, "", FinishReason.ERROR, 0, 0, None, None, None, 0, error)
+        work.finished.append(self._completion(work.claim, idx, sample, result))
 
     def _show(self, work: Work) -> None:
         if work.live and work.claim.kind is RunKind.ARENA:
@@ -183,9 +222,8 @@ class ChunkRunner:
         return lease is not Lease.LOST
 
     def _completion(self, claim: Claim, idx: int, sample: int, result: Result) -> Completion:
-        offset = time.time() - time.monotonic()
         points = (result.admitted, result.first_token, result.last_token)
-        admitted, first_token, last_token = (None if point is None else point + offset for point in points)
+        admitted, first_token, last_token = (None if point is None else point + self.clock for point in points)
         cold, self._cold = self._cold, self._cold and result.finish_reason.outcome is not Outcome.DONE
         return Completion(
             run=claim.run,

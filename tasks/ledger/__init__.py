@@ -1,16 +1,18 @@
 """The ledger: the only place that knows what was asked, what is being done and what came out."""
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 
-from tasks.ledger.chunks import Chunks, Lease
+from tasks.ledger.chunks import MAX_ATTEMPTS, Chunks, Lease
 from tasks.ledger.completions import Completions
-from tasks.ledger.database import Database
+from tasks.ledger.database import Database, now
 from tasks.ledger.runs import Runs
 from tasks.ledger.scores import Scores
 from tasks.ledger.workers import Workers
 from tasks.settings import Settings
 
-__all__ = ["Lease", "Ledger"]
+__all__ = ["MAX_ATTEMPTS", "Lease", "Ledger"]
+
+BEATS_MISSED = 3  # after which a worker is taken for dead
 
 
 class Ledger:
@@ -22,12 +24,17 @@ class Ledger:
         self.chunks = Chunks(self.database, settings.lease)
         self.completions = Completions(self.database)
         self.scores = Scores(self.database)
-        self.workers = Workers(self.database)
+        self.workers = Workers(self.database, fresh=BEATS_MISSED * settings.sweep)
 
     def ping(self) -> None:
         """Raises `Unavailable` when the database does not answer or has no tables."""
         with self.database.read() as connection:
             connection.execute(text("SELECT 1 FROM run LIMIT 1")).all()
+
+    def clock(self) -> float:
+        """Seconds since 1970 by the database's clock: the one that every process shares."""
+        with self.database.read() as connection:
+            return connection.execute(select(now())).scalar_one()
 
     def close(self) -> None:
         self.database.engine.dispose()

@@ -141,6 +141,16 @@ class Chunks:
             missing=tuple(key for key in every if key not in written),
         )
 
+    def failures(self, chunk_id: int) -> int:
+        """How many attempts at a chunk have been made; 0 for one that is not there (any more)."""
+        with self.database.read() as connection:
+            return connection.execute(select(chunk.c.attempt).where(chunk.c.id == chunk_id)).scalar() or 0
+
+    def fail(self, claim: Claim) -> None:
+        """End a lease whose attempt has failed: the next sweep treats it as one that ran out."""
+        with self.database.write() as connection:
+            connection.execute(update(chunk).where(self._held(claim)).values(lease_until=0))
+
     def look(self, claim: Claim) -> Lease:
         """What has become of a lease."""
         with self.database.read() as connection:

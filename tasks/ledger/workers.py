@@ -10,13 +10,14 @@ from tasks.ledger.records import Worker
 from tasks.ledger.tables import worker
 from tasks.states import WorkerState
 
-FRESH_SECONDS = 15.0
 FORGET_SECONDS = 86_400.0
 
 
 class Workers:
-    def __init__(self, database: Database):
+    def __init__(self, database: Database, fresh: float):
+        """``fresh``: seconds for which a heartbeat tells that its worker is alive."""
         self.database = database
+        self.fresh = fresh
 
     def register(self, new: Worker) -> None:
         """Make a worker known; workers not heard of for a day are forgotten."""
@@ -37,11 +38,11 @@ class Workers:
         age = (now() - worker.c.heartbeat).label("age")
         with self.database.read() as connection:
             rows = connection.execute(select(worker, age).order_by(worker.c.model, worker.c.started.desc())).mappings()
-            return [_worker(dict(row)) for row in rows]
+            return [self._worker(dict(row)) for row in rows]
 
     def ready(self, model: str) -> int:
         """How many workers of a model are alive and take work."""
-        fresh = worker.c.heartbeat > now() - literal(FRESH_SECONDS)
+        fresh = worker.c.heartbeat > now() - literal(self.fresh)
         is_ready = (worker.c.model == model) & (worker.c.state == WorkerState.READY) & fresh
         with self.database.read() as connection:
             return connection.execute(select(func.count()).select_from(worker).where(is_ready)).scalar_one()
@@ -52,9 +53,8 @@ class Workers:
         with self.database.read() as connection:
             return connection.execute(query.order_by(worker.c.heartbeat.desc()).limit(1)).scalar()
 
-
-def _worker(values: dict[str, Any]) -> Worker:
-    age = values.pop("age")
-    state = WorkerState(values.pop("state"))
-    alive = age < FRESH_SECONDS and state in (WorkerState.LOADING, WorkerState.READY)
-    return Worker(**values, state=state, alive=alive)
+    def _worker(self, values: dict[str, Any]) -> Worker:
+        age = values.pop("age")
+        state = WorkerState(values.pop("state"))
+        alive = age < self.fresh and state in (WorkerState.LOADING, WorkerState.READY)
+        return Worker(**values, state=state, alive=alive)
