@@ -90,7 +90,7 @@ def scorer() -> None:
 @click.option("--samples", default=1, show_default=True, type=click.IntRange(1, 16))
 @click.option("--url", default=DEFAULT_URL, show_default=True, envvar="TOUCHSTONE_URL")
 def run(file: Path, models: str, samples: int, url: str) -> None:
-    """Put every line of FILE to the models, with a progress bar, then a table."""
+    """Put the prompts of FILE (one a line, or blocks between lines of ---) to the models, with a progress bar."""
     remote.run_file(url, file, [name for name in models.split(",") if name], samples)
 
 

@@ -1,24 +1,32 @@
 """``run FILE``: a program's way through the API of a running Touchstone."""
 
 import json
+import os
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
 from tasks.errors import InvalidInput, Unavailable
+from tasks.prompts import checked, read_text
 
 POLL_SECONDS = 0.5
 TIMEOUT = 60.0
 
 
-def call(url: str, body: Any = None) -> Any:
-    """One request to the API. Raises `InvalidInput` with the server's message, or `Unavailable`."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+def call(url: str, body: IO[bytes] | None = None) -> Any:
+    """One request to the API, a POST where there is a ``body``, which is sent as it is read.
+
+    Raises `InvalidInput` with the server's message, or `Unavailable`.
+    """
+    headers = {"Content-Type": "application/octet-stream"}
+    if body:
+        headers["Content-Length"] = str(os.fstat(body.fileno()).st_size)
+    request = urllib.request.Request(url, body, headers)
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             return json.load(response)
@@ -33,16 +41,16 @@ def call(url: str, body: Any = None) -> Any:
 
 
 def run_file(base: str, file: Path, models: list[str], samples: int) -> None:
-    """Submit a prompt a line, show a bar with rate and time left, then a table."""
+    """Submit the prompts of a text file, show a bar with rate and time left, then a table."""
+    query = urllib.parse.urlencode({"name": file.name, "samples": samples, "models": models}, doseq=True)
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{file}: cannot be read as UTF-8 text ({error}).") from None
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise InvalidInput(f"{file} holds no prompt; write one a line.")
-    body = {"prompts": prompts, "samples": samples, "kind": "bulk"} | ({"models": models} if models else {})
-    run = call(f"{base}/api/runs", body)
+        with file.open("rb") as stream:
+            for _ in checked(read_text(stream, file.name)):
+                pass  # what is wrong with the file is said before anything of it is sent
+            stream.seek(0)
+            run = call(f"{base}/api/runs/file?{query}", stream)
+    except OSError as error:
+        raise InvalidInput(f"{file}: cannot be read ({error.strerror}).") from None
     click.echo(f"{base}{run['url']}")
     _follow(f"{base}/api/runs/{run['id']}")
 

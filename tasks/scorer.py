@@ -52,6 +52,10 @@ class Scorer:
                 for chunk_id in sorted(unscored & seen):
                     self.dispatcher.request_scores(chunk_id)
                 seen = unscored
+                if discarded := self.ledger.runs.discard_abandoned():
+                    logger.warning(
+                        "%d runs were never handed in to their end; what there was of them is gone", discarded
+                    )
             except Unavailable as error:
                 logger.warning("%s", error)
             except Exception:

@@ -1,6 +1,7 @@
 """What web and command line do: submit, cancel, look. The one door to ledger, queue and live text."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -11,14 +12,13 @@ from tasks.errors import InvalidInput
 from tasks.ledger import Ledger
 from tasks.ledger.records import NewPrompt, NewRun, Run
 from tasks.live import Live
+from tasks.prompts import checked
 from tasks.registry import Registry
 from tasks.sampling import check_settings
 from tasks.settings import Settings
 from tasks.states import RunKind
 
 ARENA_PROMPTS = 8  # a run up to this many prompts is taken for one that a person watches
-MAX_PROMPTS = 1_000_000
-MAX_PROMPT_CHARACTERS = 32_000
 MAX_SAMPLES = 16
 CHUNK_SECONDS = 1.5
 FIRST_CHUNK = 8
@@ -36,7 +36,7 @@ class Service:
     def submit(
         self,
         *,
-        prompts: list[NewPrompt],
+        prompts: Iterable[NewPrompt],
         models: list[str] | None,
         sampling: Mapping[str, Any],
         owner: str,
@@ -45,7 +45,7 @@ class Service:
         idempotency_key: str | None = None,
         title: str = "",
     ) -> tuple[Run, bool]:
-        """Store a run and set it going; returns it and whether it is new.
+        """Store a run and set it going; returns it and whether it is new. ``prompts`` is read once, as a stream.
 
         When this returns the run is committed. Raises `InvalidInput`, `NotFound` (a model), `Conflict` (an
         idempotency key used for another request) and `Unavailable`.
@@ -55,8 +55,9 @@ class Service:
             raise InvalidInput(f"samples must be a whole number from 1 to {MAX_SAMPLES}.", "samples")
         if idempotency_key is not None and not 1 <= len(idempotency_key) <= 128:
             raise InvalidInput("Idempotency-Key must have 1 to 128 characters.", "Idempotency-Key")
-        _check_prompts(prompts)
-        kind = kind or (RunKind.ARENA if len(prompts) <= ARENA_PROMPTS else RunKind.BULK)
+        stream = checked(prompts)
+        beginning = list(itertools.islice(stream, ARENA_PROMPTS + 1))
+        kind = kind or (RunKind.ARENA if len(beginning) <= ARENA_PROMPTS else RunKind.BULK)
         new = NewRun(
             kind=kind,
             owner=owner,
@@ -66,7 +67,7 @@ class Service:
             title=title,
             idempotency_key=idempotency_key,
         )
-        run, is_new = self.ledger.runs.submit(new, prompts)
+        run, is_new = self.ledger.runs.submit(new, itertools.chain(beginning, stream))
         if is_new:
             self.dispatching.request(names)
         return run, is_new
@@ -86,18 +87,3 @@ class Service:
             return bool(self.live.client.ping())
         except RedisError:
             return False
-
-
-def _check_prompts(prompts: list[NewPrompt]) -> None:
-    if not prompts:
-        raise InvalidInput("There is no prompt; send at least one.", "prompts")
-    if len(prompts) > MAX_PROMPTS:
-        raise InvalidInput(f"{len(prompts)} prompts are too many; a run takes {MAX_PROMPTS}.", "prompts")
-    for index, prompt in enumerate(prompts):
-        if not prompt.text.strip():
-            raise InvalidInput(f"Prompt {index + 1} is empty; write something or leave it out.", f"prompts.{index}")
-        if len(prompt.text) > MAX_PROMPT_CHARACTERS:
-            too_long = f"Prompt {index + 1} has {len(prompt.text)} characters; the limit is {MAX_PROMPT_CHARACTERS}."
-            raise InvalidInput(too_long, f"prompts.{index}")
-        if "\x00" in prompt.text:
-            raise InvalidInput(f"Prompt {index + 1} contains a NUL character; remove it.", f"prompts.{index}")

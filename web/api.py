@@ -1,14 +1,18 @@
 """The JSON API under /api."""
 
+import io
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from flask import Blueprint, Response, request, url_for
 from flask.typing import ResponseReturnValue
+from werkzeug.wsgi import LimitedStream
 
 from tasks.errors import InvalidInput
 from tasks.ledger.records import NewPrompt, Run
+from tasks.prompts import read_text
+from tasks.service import MAX_SAMPLES
 from tasks.states import RunKind
 from web import events, views
 from web.host import service
@@ -44,8 +48,30 @@ def submit() -> ResponseReturnValue:
         owner=OWNER,
         idempotency_key=request.headers.get("Idempotency-Key"),
     )
-    url = url_for("run.show", run_id=run.id)
-    return {"id": run.id, "url": url}, 202, {"Location": url_for("api.show", run_id=run.id)}
+    return _accepted(run)
+
+
+@blueprint.post("/runs/file")
+def submit_file() -> ResponseReturnValue:
+    """A text file as the body, read as it comes in."""
+    if request.mimetype != "application/octet-stream":
+        raise UnsupportedType("Send the file as it is, with the header Content-Type: application/octet-stream.")
+    name = request.args.get("name", "The file")
+    try:
+        run, _ = service().submit(
+            prompts=read_text(io.BufferedReader(cast(io.RawIOBase, request.stream)), name),
+            models=request.args.getlist("models"),
+            sampling={},
+            samples=_whole("samples", 1, 1, MAX_SAMPLES),
+            kind=RunKind.BULK,
+            owner=OWNER,
+            idempotency_key=request.headers.get("Idempotency-Key"),
+            title=name,
+        )
+    finally:
+        # A client that is still sending would never read the answer to its mistake.
+        cast(LimitedStream, request.stream).exhaust()
+    return _accepted(run)
 
 
 @blueprint.get("/runs/<run_id>")
@@ -91,6 +117,11 @@ def workers() -> ResponseReturnValue:
 @blueprint.get("/openapi.json")
 def openapi() -> ResponseReturnValue:
     return DOCUMENT
+
+
+def _accepted(run: Run) -> ResponseReturnValue:
+    url = url_for("run.show", run_id=run.id)
+    return {"id": run.id, "url": url}, 202, {"Location": url_for("api.show", run_id=run.id)}
 
 
 def _describe(run: Run) -> dict[str, Any]:

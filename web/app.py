@@ -15,6 +15,8 @@ from web.pages import arena, batches, benchmark, models, report, run
 from web.radar import radar_plot
 
 MAX_BYTES = 20 * 2**20
+MAX_FILE_BYTES = 2 * 2**30
+TAKE_FILES = {"batches.submit", "api.submit_file"}  # read as streams
 PAGES = (arena, batches, benchmark, models, report, run)
 
 
@@ -30,6 +32,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         WTF_CSRF_TIME_LIMIT=None,
     )
     app.extensions["touchstone"] = Service(settings)
+    app.before_request(_allow_files)
     app.before_request(security.prepare)  # before the CSRF check, whose error page needs it too
     csrf = CSRFProtect(app)
     csrf.exempt(api.blueprint)
@@ -42,6 +45,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     radar_plot([], [])  # plotly loads itself at its first figure: better now than under a visitor
     app.add_url_rule("/favicon.ico", view_func=lambda: redirect("/static/icon.svg"))
     return app
+
+
+def _allow_files() -> None:
+    if request.endpoint in TAKE_FILES:
+        request.max_content_length = MAX_FILE_BYTES
 
 
 def _show_error(error: Any) -> ResponseReturnValue:

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from tasks.prompts import MAX_PROMPTS
 from tasks.sampling import BOUNDS, MAX_STOPS
-from tasks.service import MAX_PROMPTS, MAX_SAMPLES
+from tasks.service import MAX_SAMPLES
 from tasks.states import FinishReason, RunKind, RunState
 
 
@@ -49,6 +50,17 @@ DOCUMENT: dict[str, Any] = {
                 _parameter("Idempotency-Key", "header", {"type": "string", "minLength": 1, "maxLength": 128}),
                 body=_ref("NewRun"),
             )
+        },
+        "/api/runs/file": {
+            "post": _operation(
+                "Put the prompts of a text file to models: one a line, or blocks between lines of ---",
+                {"202": _answer("Stored; the models begin", _ref("Submitted"))},
+                _parameter("Idempotency-Key", "header", {"type": "string", "minLength": 1, "maxLength": 128}),
+                _parameter("name", "query", TEXT),
+                _parameter("models", "query", {"type": "array", "items": TEXT}),
+                _parameter("samples", "query", {"type": "integer", "minimum": 1, "maximum": MAX_SAMPLES}),
+            )
+            | {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
         },
         "/api/runs/{id}": {"get": _operation("State and counts", {"200": _answer("The run", _ref("Run"))}, RUN_ID)},
         "/api/runs/{id}/completions": {

@@ -1,23 +1,18 @@
 """Runs and their prompts: submit, read, cancel."""
 
-import hashlib
-import itertools
-import json
-import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
-from sqlalchemy import Connection, case, func, insert, literal, select, update
+from sqlalchemy import Connection, case, func, literal, select, update
 
-from tasks.errors import Conflict, InvalidInput, NotFound
+from tasks.errors import NotFound
 from tasks.ledger.closing import close_chunks, finish_run_if_complete
 from tasks.ledger.database import Database, now
 from tasks.ledger.records import Counts, NewPrompt, NewRun, Prompt, Run, prompt_of
+from tasks.ledger.submission import Submission, abandoned, discard, sealed
 from tasks.ledger.tables import chunk, prompt, run, run_model
 from tasks.states import ChunkState, RunKind, RunState
 
-T = TypeVar("T")
-BATCH = 1000
 CANCEL_GRACE = 4.0
 
 
@@ -26,102 +21,32 @@ class Runs:
         self.database = database
 
     def submit(self, new: NewRun, prompts: Iterable[NewPrompt]) -> tuple[Run, bool]:
-        """Store a run, its prompts and its chunks in one transaction; returns it and whether it is new.
+        """Store a run, its prompts and its chunks; returns it and whether it is new. All of it is there, or nothing.
 
         A repeated idempotency key of the same owner returns the first run, or raises `Conflict` where the request
-        differs. ``prompts`` is read once, in batches. Raises `InvalidInput` when there is none.
+        differs. ``prompts`` is read once, as a stream. Raises `InvalidInput` when there is none.
         """
-        run_id = secrets.token_hex(8)
-        digest = hashlib.sha256(
-            json.dumps([new.kind, sorted(new.chunk_sizes), dict(new.sampling), new.samples], sort_keys=True).encode()
-        )
-        with self.database.write() as connection:
-            total = 0
-            values = {
-                "id": run_id,
-                "kind": new.kind,
-                "state": RunState.PENDING,
-                "owner": new.owner,
-                "title": new.title[:200],
-                "sampling": dict(new.sampling) | {"seed": new.sampling.get("seed", secrets.randbelow(2**31))},
-                "samples": new.samples,
-                "prompts": 0,
-                "created": now(),
-                "fingerprint": "",
-            }
-            connection.execute(insert(run).values(values))
-            for batch in _batches(prompts, BATCH):
-                rows = [
-                    {
-                        "run": run_id,
-                        "idx": total + i,
-                        "text": p.text,
-                        "category": p.category,
-                        "reference": p.reference,
-                        "system": p.system,
-                        "metadata": dict(p.metadata) if p.metadata else None,
-                    }
-                    for i, p in enumerate(batch)
-                ]
-                for row in rows:
-                    digest.update(json.dumps([row["text"], row["system"]], ensure_ascii=False).encode() + b"\n")
-                connection.execute(insert(prompt), rows)
-                total += len(rows)
-            if not total:
-                raise InvalidInput("There is no prompt; send at least one.", "prompts")
-            repeated = self._repeated(connection, new, digest.hexdigest())
-            if repeated:
-                connection.rollback()
-                return self.get(repeated), False
-            connection.execute(
-                update(run)
-                .where(run.c.id == run_id)
-                .values(prompts=total, fingerprint=digest.hexdigest(), idempotency_key=new.idempotency_key)
-            )
-            self._add_chunks(connection, run_id, new, total)
-        return self.get(run_id), True
+        run_id, is_new = Submission(self.database, new).store(prompts)
+        return self.get(run_id), is_new
 
-    def _repeated(self, connection: Connection, new: NewRun, fingerprint: str) -> str | None:
-        if not new.idempotency_key:
-            return None
-        query = select(run.c.id, run.c.fingerprint).where(
-            run.c.owner == new.owner, run.c.idempotency_key == new.idempotency_key
-        )
-        found = connection.execute(query).first()
-        if found and found.fingerprint != fingerprint:
-            raise Conflict("This Idempotency-Key was used for another request; choose a new key.", "Idempotency-Key")
-        return found.id if found else None
-
-    def _add_chunks(self, connection: Connection, run_id: str, new: NewRun, total: int) -> None:
-        for position, (model, size) in enumerate(new.chunk_sizes.items()):
-            connection.execute(
-                insert(run_model).values(run=run_id, model=model, position=position, total=total * new.samples)
-            )
-            chunks = (
-                {
-                    "run": run_id,
-                    "model": model,
-                    "first": first,
-                    "count": min(size, total - first),
-                    "lane": new.kind,
-                    "state": ChunkState.PENDING,
-                }
-                for first in range(0, total, size)
-            )
-            for batch in _batches(chunks, BATCH):
-                connection.execute(insert(chunk), batch)
+    def discard_abandoned(self) -> int:
+        """Delete what is left of submissions whose process ended in their middle; returns how many."""
+        left = abandoned(self.database)
+        for run_id in left:
+            discard(self.database, run_id)
+        return len(left)
 
     def get(self, run_id: str) -> Run:
         """Raises `NotFound`."""
         with self.database.read() as connection:
-            found = self._read(connection, select(run).where(run.c.id == run_id))
+            found = self._read(connection, select(run).where(run.c.id == run_id, sealed))
         if not found:
             raise NotFound(f"There is no run {run_id!r}; it may have been deleted.")
         return found[0]
 
     def newest(self, limit: int = 20, offset: int = 0, kind: RunKind | None = None) -> list[Run]:
         """Runs, newest first."""
-        query = select(run).order_by(run.c.created.desc(), run.c.id).limit(limit).offset(offset)
+        query = select(run).where(sealed).order_by(run.c.created.desc(), run.c.id).limit(limit).offset(offset)
         if kind:
             query = query.where(run.c.kind == kind)
         with self.database.read() as connection:
@@ -188,10 +113,4 @@ class Runs:
     def total(self) -> int:
         """How many runs there are."""
         with self.database.read() as connection:
-            return connection.execute(select(func.count()).select_from(run)).scalar_one()
-
-
-def _batches(items: Iterable[T], size: int) -> Iterator[Sequence[T]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
+            return connection.execute(select(func.count()).select_from(run).where(sealed)).scalar_one()

@@ -1,10 +1,14 @@
 """Batches: many prompts at once, from a text box or a file, and how far they are."""
 
+import io
+from collections.abc import Iterator
+
 from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from tasks.errors import InvalidInput, TouchstoneError
+from tasks.errors import TouchstoneError
 from tasks.ledger.records import NewPrompt
+from tasks.prompts import read_text
 from tasks.states import RunKind
 from web import security, views
 from web.host import service
@@ -22,7 +26,7 @@ def show() -> ResponseReturnValue:
 def submit() -> ResponseReturnValue:
     try:
         run, _ = service().submit(
-            prompts=[NewPrompt(line) for line in _lines()],
+            prompts=_prompts(),
             models=request.form.getlist("models") or None,
             sampling=read_sampling(request.form),
             kind=RunKind.BULK,
@@ -40,14 +44,9 @@ def _page(error: TouchstoneError | None) -> str:
     return render_template("batches.html", runs=runs, models=models, chosen=[], error=error)
 
 
-def _lines() -> list[str]:
-    """Prompts of the file, or else of the text box, one a line. Raises `InvalidInput` for a file that is not text."""
-    text = request.form.get("prompts", "")
+def _prompts() -> Iterator[NewPrompt]:
+    """Prompts of the file, or else of the text box."""
     file = request.files.get("file")
     if file and file.filename:
-        try:
-            text = file.read().decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            problem = f"{file.filename} is not UTF-8 text (byte {error.start}); save it as UTF-8 and send it again."
-            raise InvalidInput(problem, "file") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+        return read_text(file.stream, file.filename)
+    return read_text(io.BytesIO(request.form.get("prompts", "").encode()), "The text box")
