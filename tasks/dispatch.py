@@ -33,7 +33,7 @@ class Dispatcher:
         """Publish waiting chunks of ``model`` as far as its live workers have room; returns how many."""
         workers = self.ledger.workers.ready(model)
         capacity = {RunKind.ARENA: ARENA_CHUNKS * workers, RunKind.BULK: BULK_CHUNKS * workers}
-        taken = self.ledger.chunks.dispatch(model, capacity) if workers else []
+        taken = self.ledger.outbox.dispatch(model, capacity) if workers else []
         for number, item in enumerate(taken):
             # Each wait for a Redis that hangs takes seconds: the rest is left to the sweeper.
             if not self._publish("generate", item.chunk, queue_name(model, item.lane)):
@@ -46,8 +46,8 @@ class Dispatcher:
 
     def sweep(self, model: str) -> None:
         """Put back lost work, then dispatch."""
-        swept = self.ledger.chunks.sweep(self.lost_after)
-        if any((swept.requeued, swept.split, swept.given_up, swept.closed)):
+        swept = self.ledger.sweeper.sweep(self.lost_after)
+        if any((swept.requeued, swept.split, swept.given_up, swept.closed, swept.purged)):
             logger.warning("sweep: %s", swept)
         self.dispatch(model)
 

@@ -48,7 +48,7 @@ class Scorer:
                 for model in self.models:
                     self.dispatcher.sweep(model)
                 # Only what was unscored a sweep ago: the newest are on their way as messages.
-                unscored = set(self.ledger.chunks.unscored())
+                unscored = set(self.ledger.scores.unscored())
                 for chunk_id in sorted(unscored & seen):
                     self.dispatcher.request_scores(chunk_id)
                 seen = unscored

@@ -80,7 +80,8 @@ class Service:
 
     def cancel(self, run_id: str) -> Run:
         """End a run; what a worker has of it is kept. Raises `NotFound`."""
-        return self.ledger.runs.cancel(run_id)
+        self.ledger.control.cancel(run_id)
+        return self.ledger.runs.get(run_id)
 
     def redis_alive(self) -> bool:
         try:

@@ -11,10 +11,17 @@ class RunKind(StrEnum):
 
 
 class RunState(StrEnum):
+    """pending → running (something of it was claimed) → done or cancelled; paused: nothing new of it is started.
+
+    A deleted run is there for nobody; its rows go in small portions.
+    """
+
     PENDING = "pending"
     RUNNING = "running"
+    PAUSED = "paused"
     DONE = "done"
     CANCELLED = "cancelled"
+    DELETED = "deleted"
 
     @property
     def is_final(self) -> bool:

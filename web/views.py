@@ -23,7 +23,7 @@ def models(service: Service) -> list[dict[str, Any]]:
     ready: dict[str, int] = {}
     for row in service.ledger.workers.all():
         ready[row.model] = ready.get(row.model, 0) + (row.alive and row.state is WorkerState.READY)
-    backlog = service.ledger.chunks.backlog()
+    waiting = service.ledger.runs.waiting()
     return [
         {
             "name": spec.name,
@@ -34,7 +34,7 @@ def models(service: Service) -> list[dict[str, Any]]:
             "slots": spec.slots,
             "decoding": dict(spec.decoding),
             "ready_workers": ready.get(spec.name, 0),
-            "waiting_chunks": sum(asdict(backlog[spec.name]).values()) if spec.name in backlog else 0,
+            "waiting": waiting.get(spec.name, 0),
         }
         for spec in service.registry.models.values()
     ]

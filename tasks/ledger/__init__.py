@@ -4,9 +4,12 @@ from sqlalchemy import select, text
 
 from tasks.ledger.chunks import MAX_ATTEMPTS, Chunks, Lease
 from tasks.ledger.completions import Completions
+from tasks.ledger.control import Control
 from tasks.ledger.database import Database, now
+from tasks.ledger.outbox import Outbox
 from tasks.ledger.runs import Runs
 from tasks.ledger.scores import Scores
+from tasks.ledger.sweeper import Sweeper
 from tasks.ledger.workers import Workers
 from tasks.settings import Settings
 
@@ -21,10 +24,13 @@ class Ledger:
     def __init__(self, settings: Settings):
         self.database = Database(settings.database_url)
         self.runs = Runs(self.database)
+        self.outbox = Outbox(self.database)
         self.chunks = Chunks(self.database, settings.lease)
+        self.sweeper = Sweeper(self.database)
         self.completions = Completions(self.database)
         self.scores = Scores(self.database)
         self.workers = Workers(self.database, fresh=BEATS_MISSED * settings.sweep)
+        self.control = Control(self.database, self.workers)
 
     def ping(self) -> None:
         """Raises `Unavailable` when the database does not answer or has no tables."""

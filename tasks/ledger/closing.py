@@ -1,95 +1,108 @@
 """How completions are counted and how chunks and runs come to an end, inside a transaction of the caller."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, literal, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tasks.ledger.database import now
+from tasks.ledger.submission import sealed
 from tasks.ledger.tables import chunk, completion, prompt, run, run_model
 from tasks.states import ChunkState, FinishReason, Outcome, RunState
 
+CANCEL_GRACE = 4.0  # seconds in which the text of a cancelled run may still be handed in
+SOME_CHUNKS = 500
+WAITING = (ChunkState.PENDING, ChunkState.QUEUED)
+STARTS = (RunState.PENDING, RunState.RUNNING)
 
-def count_outcomes(connection: Connection, outcomes: Iterable[tuple[str, str, Outcome]]) -> None:
-    """Add one to the counts of (run, model, outcome), for each that is given."""
-    for (run_id, model, outcome), number in sorted(Counter(outcomes).items()):
-        add_count(connection, run_id, model, outcome, number)
-
-
-def add_count(connection: Connection, run_id: str, model: str, outcome: Outcome, number: int) -> None:
-    column = run_model.c[outcome.value]
-    connection.execute(
-        update(run_model).where(run_model.c.run == run_id, run_model.c.model == model).values({column: column + number})
-    )
+# What is still being handed in and what was deleted is there for nobody.
+is_there = and_(sealed, run.c.state != RunState.DELETED)
 
 
-def close_chunks(
-    connection: Connection, which: ColumnElement[bool], state: ChunkState, error: str | None = None
-) -> int:
-    """End the chunks ``which`` in ``state``; returns how many there were.
+def add_counts(connection: Connection, run_id: str, model: str, numbers: Mapping[Outcome, int]) -> None:
+    """Add to the counts of a run's model, by outcome; negative numbers take away."""
+    changes = {run_model.c[outcome.value]: run_model.c[outcome.value] + number for outcome, number in numbers.items()}
+    if any(numbers.values()):
+        connection.execute(
+            update(run_model).where(run_model.c.run == run_id, run_model.c.model == model).values(changes)
+        )
+
+
+def may_write() -> ColumnElement[bool]:
+    """A condition on a chunk: its run was not cancelled, or only just."""
+    in_time = or_(run.c.state != RunState.CANCELLED, run.c.cancelled_at + literal(CANCEL_GRACE) > now())
+    return select(run.c.id).where(run.c.id == chunk.c.run, in_time).exists()
+
+
+def close_chunks(connection: Connection, ids: Collection[int], state: ChunkState, error: str | None = None) -> None:
+    """End these chunks in ``state``.
 
     Every completion of theirs that is not there yet becomes a terminal row: an error with the text ``error``, or
-    cancelled where there is none.
+    cancelled where there is none. The caller holds the chunks or takes those that nobody is writing to.
     """
-    # The update comes first: it waits for a worker that is just writing, whose rows the insert below then sees.
-    closed = connection.execute(
-        update(chunk)
-        .where(which)
-        .values(state=state, token=None, lease_until=None)
-        .returning(chunk.c.id, chunk.c.run, chunk.c.model)
-    ).all()
-    by_run_model: dict[tuple[str, str], list[int]] = {}
-    for row in closed:
-        by_run_model.setdefault((row.run, row.model), []).append(row.id)
-    for (run_id, model), ids in by_run_model.items():
-        samples = connection.execute(select(run.c.samples).where(run.c.id == run_id)).scalar_one()
-        for start in range(0, len(ids), 500):
-            for sample in range(samples):
-                _fill(connection, run_id, model, ids[start : start + 500], sample, error)
-    return len(closed)
+    ended = {"state": state, "token": None, "lease_until": None}
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), SOME_CHUNKS):
+        some = ordered[start : start + SOME_CHUNKS]
+        # The update comes first: it waits for a worker that is just writing, whose rows the insert below then sees.
+        closed = connection.execute(
+            update(chunk).where(chunk.c.id.in_(some)).values(ended).returning(chunk.c.id, chunk.c.run, chunk.c.model)
+        )
+        by_run_model: dict[tuple[str, str], list[int]] = {}
+        for row in closed:
+            by_run_model.setdefault((row.run, row.model), []).append(row.id)
+        for (run_id, model), chunks in sorted(by_run_model.items()):
+            _fill(connection, run_id, model, chunks, error)
 
 
-def _fill(connection: Connection, run_id: str, model: str, chunks: list[int], sample: int, error: str | None) -> None:
+def _fill(connection: Connection, run_id: str, model: str, chunks: list[int], error: str | None) -> None:
     reason = FinishReason.ERROR if error else FinishReason.CANCELLED
-    values: dict[str, Any] = {
-        "run": prompt.c.run,
-        "model": literal(model),
-        "idx": prompt.c.idx,
-        "sample": literal(sample),
-        "text": literal(""),
-        "finish_reason": literal(reason.value),
-        "error": literal(error),
-        "characters": literal(0),
-        "written": now(),
-        "cold": literal(False),
-        "attempt": chunk.c.attempt,
-    }
-    in_chunk = and_(
-        prompt.c.run == chunk.c.run, prompt.c.idx >= chunk.c.first, prompt.c.idx < chunk.c.first + chunk.c.count
-    )
-    rows = select(*(value.label(name) for name, value in values.items())).select_from(chunk.join(prompt, in_chunk))
-    insert: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = insert(completion).from_select(list(values), rows.where(chunk.c.id.in_(chunks)))
-    counted = statement.on_conflict_do_nothing().execution_options(preserve_rowcount=True)
-    number = connection.execute(counted).rowcount
-    add_count(connection, run_id, model, reason.outcome, number)
+    samples = connection.execute(select(run.c.samples).where(run.c.id == run_id)).scalar_one()
+    number = 0
+    for sample in range(samples):
+        values: dict[str, Any] = {
+            "run": prompt.c.run,
+            "model": literal(model),
+            "idx": prompt.c.idx,
+            "sample": literal(sample),
+            "text": literal(""),
+            "finish_reason": literal(reason.value),
+            "error": literal(error),
+            "characters": literal(0),
+            "written": now(),
+            "cold": literal(False),
+            "attempt": chunk.c.attempt,
+        }
+        in_chunk = and_(
+            prompt.c.run == chunk.c.run, prompt.c.idx >= chunk.c.first, prompt.c.idx < chunk.c.first + chunk.c.count
+        )
+        rows = select(*(value.label(name) for name, value in values.items())).select_from(chunk.join(prompt, in_chunk))
+        insert: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+        statement = insert(completion).from_select(list(values), rows.where(chunk.c.id.in_(chunks)))
+        counted = statement.on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+        number += connection.execute(counted).rowcount
+    add_counts(connection, run_id, model, Counter({reason.outcome: number}))
 
 
-def lock_run(connection: Connection, run_id: str) -> None:
-    """Hold the run's row until the transaction ends. Whoever locks run and chunk takes the run first."""
-    connection.execute(select(run.c.id).where(run.c.id == run_id).with_for_update()).all()
+def lock_run(connection: Connection, run_id: str) -> Any:
+    """Hold the run's row until the transaction ends and return it; None where there is none.
+
+    Not so firmly that completions, which refer to it, could not be written meanwhile.
+    """
+    query = select(run).where(run.c.id == run_id, is_there)
+    return connection.execute(query.with_for_update(key_share=True)).first()
 
 
-def finish_run_if_complete(connection: Connection, run_id: str) -> None:
-    """Close the run when nothing of it is pending."""
+def is_complete() -> ColumnElement[bool]:
+    """A condition on a run: nothing of it is pending and it was not closed yet."""
     ended = run_model.c.done + run_model.c.failed + run_model.c.cancelled
-    pending = select(func.sum(run_model.c.total - ended)).where(run_model.c.run == run_id).scalar_subquery()
-    complete = and_(run.c.id == run_id, run.c.finished.is_(None), pending == 0)
-    connection.execute(update(run).where(complete).values(finished=now()))
-    connection.execute(
-        update(run)
-        .where(run.c.id == run_id, run.c.finished.is_not(None), run.c.state != RunState.CANCELLED)
-        .values(state=RunState.DONE)
-    )
+    pending = select(run_model.c.run).where(run_model.c.run == run.c.id, run_model.c.total > ended).exists()
+    return and_(run.c.finished.is_(None), is_there, ~pending)
+
+
+def finish_complete_runs(connection: Connection, which: ColumnElement[bool]) -> None:
+    """Close those of the runs ``which`` of which nothing is pending."""
+    state = case((run.c.state == RunState.CANCELLED, RunState.CANCELLED.value), else_=RunState.DONE.value)
+    connection.execute(update(run).where(which, is_complete()).values(finished=now(), state=state))

@@ -32,7 +32,10 @@ def prompt_of(row: Any) -> Prompt:
 
 @dataclass(frozen=True)
 class NewRun:
-    """A run to be submitted; ``chunk_sizes`` says for each model how many prompts go into one chunk."""
+    """A run to be submitted; ``chunk_sizes`` says for each model how many prompts go into one chunk.
+
+    ``deadline`` is how many seconds a worker may take over one completion (None: as the model's entry says).
+    """
 
     kind: RunKind
     owner: str
@@ -41,6 +44,7 @@ class NewRun:
     samples: int = 1
     title: str = ""
     idempotency_key: str | None = None
+    deadline: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,10 @@ class Counts:
 
 @dataclass(frozen=True)
 class Run:
-    """A run with its counts. Times are seconds since 1970; ``models`` keeps the order in which they were asked."""
+    """A run with its counts. Times are seconds since 1970; ``models`` keeps the order in which they were asked.
+
+    Within a lane, runs of a higher ``priority`` go first.
+    """
 
     id: str
     kind: RunKind
@@ -92,6 +99,8 @@ class Run:
     prompts: int
     created: float
     finished: float | None
+    priority: int
+    deadline: float | None
     models: Mapping[str, Counts]
 
     @property
@@ -110,6 +119,7 @@ class Claim:
     kind: RunKind
     attempt: int
     sampling: Mapping[str, Any]
+    deadline: float | None
     created: float
     enqueued: float
     claimed: float
@@ -181,15 +191,6 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class Backlog:
-    """Chunks of a model that wait: without a message, with a message out, and held by a worker."""
-
-    pending: int = 0
-    queued: int = 0
-    leased: int = 0
-
-
-@dataclass(frozen=True)
 class Dispatched:
     """A chunk for which a message must now be published."""
 
@@ -199,12 +200,13 @@ class Dispatched:
 
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep found: chunks put back, split, given up, and closed for cancelled runs."""
+    """What a sweep did: chunks put back, split, given up and closed, and deleted runs whose rows are gone."""
 
     requeued: int = 0
     split: int = 0
     given_up: int = 0
     closed: int = 0
+    purged: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,17 @@
-"""Runs and their prompts: submit, read, cancel."""
+"""Runs and their prompts: submit and read."""
 
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, case, func, literal, select, update
+from sqlalchemy import Connection, func, select
 
 from tasks.errors import NotFound
-from tasks.ledger.closing import close_chunks, finish_run_if_complete
-from tasks.ledger.database import Database, now
+from tasks.ledger.closing import is_there
+from tasks.ledger.database import Database
 from tasks.ledger.records import Counts, NewPrompt, NewRun, Prompt, Run, prompt_of
-from tasks.ledger.submission import Submission, abandoned, discard, sealed
-from tasks.ledger.tables import chunk, prompt, run, run_model
-from tasks.states import ChunkState, RunKind, RunState
-
-CANCEL_GRACE = 4.0
+from tasks.ledger.submission import Submission, abandoned, discard
+from tasks.ledger.tables import prompt, run, run_model
+from tasks.states import RunKind, RunState
 
 
 class Runs:
@@ -39,14 +37,14 @@ class Runs:
     def get(self, run_id: str) -> Run:
         """Raises `NotFound`."""
         with self.database.read() as connection:
-            found = self._read(connection, select(run).where(run.c.id == run_id, sealed))
+            found = self._read(connection, select(run).where(run.c.id == run_id, is_there))
         if not found:
             raise NotFound(f"There is no run {run_id!r}; it may have been deleted.")
         return found[0]
 
     def newest(self, limit: int = 20, offset: int = 0, kind: RunKind | None = None) -> list[Run]:
         """Runs, newest first."""
-        query = select(run).where(sealed).order_by(run.c.created.desc(), run.c.id).limit(limit).offset(offset)
+        query = select(run).where(is_there).order_by(run.c.created.desc(), run.c.id).limit(limit).offset(offset)
         if kind:
             query = query.where(run.c.kind == kind)
         with self.database.read() as connection:
@@ -72,6 +70,8 @@ class Runs:
                 prompts=row.prompts,
                 created=row.created,
                 finished=row.finished,
+                priority=row.priority,
+                deadline=row.deadline,
                 models=counts[row.id],
             )
             for row in rows
@@ -87,30 +87,16 @@ class Runs:
         with self.database.read() as connection:
             return [prompt_of(row) for row in connection.execute(query)]
 
-    def cancel(self, run_id: str) -> Run:
-        """End a run: nothing more is started, what a worker holds is handed in within `CANCEL_GRACE` seconds.
-
-        A run that has ended stays as it is. Raises `NotFound`.
-        """
-        with self.database.write() as connection:
-            changed = connection.execute(
-                update(run)
-                .where(run.c.id == run_id, run.c.state.in_([RunState.PENDING, RunState.RUNNING]))
-                .values(state=RunState.CANCELLED)
-            ).rowcount
-            if changed:
-                waiting = [ChunkState.PENDING, ChunkState.QUEUED]
-                close_chunks(connection, (chunk.c.run == run_id) & chunk.c.state.in_(waiting), ChunkState.CANCELLED)
-                deadline = now() + literal(CANCEL_GRACE)
-                connection.execute(
-                    update(chunk)
-                    .where(chunk.c.run == run_id, chunk.c.state == ChunkState.LEASED)
-                    .values(lease_until=case((chunk.c.lease_until < deadline, chunk.c.lease_until), else_=deadline))
-                )
-                finish_run_if_complete(connection, run_id)
-        return self.get(run_id)
-
     def total(self) -> int:
         """How many runs there are."""
         with self.database.read() as connection:
-            return connection.execute(select(func.count()).select_from(run).where(sealed)).scalar_one()
+            return connection.execute(select(func.count()).select_from(run).where(is_there)).scalar_one()
+
+    def waiting(self) -> dict[str, int]:
+        """How many completions of runs that have not ended are still to come, of each model that has any."""
+        pending = run_model.c.total - run_model.c.done - run_model.c.failed - run_model.c.cancelled
+        of_open = run_model.join(run, run.c.id == run_model.c.run)
+        query = select(run_model.c.model, func.sum(pending)).select_from(of_open).group_by(run_model.c.model)
+        with self.database.read() as connection:
+            rows = connection.execute(query.where(run.c.finished.is_(None), is_there))
+            return {model: int(number) for model, number in rows if number}

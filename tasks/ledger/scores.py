@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Connection, func, select, update
 
 from tasks.ledger.completions import completion_of
 from tasks.ledger.database import Database
 from tasks.ledger.records import Completion, ScoreRow
 from tasks.ledger.tables import chunk, completion, prompt, score
+from tasks.states import ChunkState
 
 
 class Scores:
@@ -30,6 +31,13 @@ class Scores:
             rows = connection.execute(query).mappings()
             return [(row["prompt_text"], row["category"], completion_of(row)) for row in rows]
 
+    def unscored(self, limit: int = 100) -> list[int]:
+        """Ended chunks whose completions have no scores yet, oldest first."""
+        ended = [ChunkState.DONE, ChunkState.FAILED, ChunkState.CANCELLED]
+        query = select(chunk.c.id).where(~chunk.c.scored, chunk.c.state.in_(ended)).order_by(chunk.c.id).limit(limit)
+        with self.database.read() as connection:
+            return list(connection.execute(query).scalars())
+
     def write(self, chunk_id: int, rows: Sequence[ScoreRow]) -> None:
         """Store the scores of a chunk and mark it as scored; scores that are there already stay."""
         values = [
@@ -37,10 +45,13 @@ class Scores:
             for r in rows
             for metric, value in r.values.items()
         ]
-        with self.database.write() as connection:
-            for start in range(0, len(values), 1000):
-                self.database.insert_new(connection, score, values[start : start + 1000])
+
+        def store(connection: Connection) -> None:
+            # Whoever deletes the run or puts its failures back takes its row first, so that no score is left behind.
             connection.execute(update(chunk).where(chunk.c.id == chunk_id).values(scored=True))
+            self.database.insert_new(connection, score, values)
+
+        self.database.transact(store)
 
     def state(self, models: Collection[str], run_id: str | None = None) -> tuple[int, float]:
         """Changes whenever `recent` could give something else: how many chunks are scored, when was last written."""

@@ -35,7 +35,7 @@ class Submission:
     def __init__(self, database: Database, new: NewRun):
         self.database, self.new = database, new
         self.id = secrets.token_hex(8)
-        request = [new.kind, sorted(new.chunk_sizes), dict(new.sampling), new.samples]
+        request = [new.kind, sorted(new.chunk_sizes), dict(new.sampling), new.samples, new.deadline]
         self._digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode())
         self._total = 0
         self._planned = dict.fromkeys(new.chunk_sizes, 0)
@@ -120,6 +120,7 @@ class Submission:
                 "title": self.new.title[:200],
                 "sampling": {"seed": secrets.randbelow(2**31)} | dict(self.new.sampling),
                 "samples": self.new.samples,
+                "deadline": self.new.deadline,
                 "prompts": 0,
                 "created": now(),
                 "fingerprint": "",

@@ -32,10 +32,14 @@ run = Table(
     Column("prompts", Integer, nullable=False),
     Column("created", Float, nullable=False),
     Column("finished", Float),
+    Column("cancelled_at", Float),
+    Column("priority", Integer, nullable=False, default=0, server_default="0"),
+    Column("deadline", Float),
     Column("idempotency_key", String(128)),
     Column("fingerprint", String(64), nullable=False),
     UniqueConstraint("owner", "idempotency_key"),
     Index("run_newest", "created"),
+    Index("run_open", "finished", "state"),
 )
 
 # Counts are kept here, a row a model, in the transaction that writes completions: pages never count rows.
@@ -84,8 +88,8 @@ chunk = Table(
     Column("scored", Boolean, nullable=False, default=False),
     Index("chunk_by_model", "model", "state", "lane", "run", "first"),
     Index("chunk_by_run", "run", "model", "first"),
+    Index("chunk_by_state", "state", "scored"),
 )
-Index("chunk_unscored", chunk.c.id, sqlite_where=~chunk.c.scored, postgresql_where=~chunk.c.scored)
 
 environment = Table(
     "environment",

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, literal, select, update
 
 from tasks.ledger.database import Database, now
 from tasks.ledger.records import Worker
@@ -23,15 +23,18 @@ class Workers:
         """Make a worker known; workers not heard of for a day are forgotten."""
         values = asdict(new) | {"started": now(), "heartbeat": now()}
         del values["alive"]
-        with self.database.write() as connection:
+
+        def store(connection: Connection) -> None:
             connection.execute(delete(worker).where(worker.c.heartbeat < now() - literal(FORGET_SECONDS)))
             connection.execute(delete(worker).where(worker.c.id == new.id))
             connection.execute(insert(worker).values(values))
 
+        self.database.transact(store)
+
     def beat(self, worker_id: str, **changes: Any) -> None:
         """Renew a worker's heartbeat and whatever has changed of it (columns of the worker table)."""
-        with self.database.write() as connection:
-            connection.execute(update(worker).where(worker.c.id == worker_id).values(heartbeat=now(), **changes))
+        renewed = update(worker).where(worker.c.id == worker_id).values(heartbeat=now(), **changes)
+        self.database.transact(lambda connection: connection.execute(renewed))
 
     def all(self) -> list[Worker]:
         """Every worker heard of within a day, by model, newest first."""
@@ -42,16 +45,21 @@ class Workers:
 
     def ready(self, model: str) -> int:
         """How many workers of a model are alive and take work."""
-        fresh = worker.c.heartbeat > now() - literal(self.fresh)
-        is_ready = (worker.c.model == model) & (worker.c.state == WorkerState.READY) & fresh
+        is_ready = (worker.c.model == model) & (worker.c.state == WorkerState.READY) & self.is_fresh()
         with self.database.read() as connection:
             return connection.execute(select(func.count()).select_from(worker).where(is_ready)).scalar_one()
 
     def speed(self, model: str) -> float | None:
-        """Completions a second of one worker of the model, as last measured; None before any."""
-        query = select(worker.c.speed).where(worker.c.model == model, worker.c.speed.is_not(None))
+        """Completions a second of one worker of the model: the mean of those alive, else the last known, else None."""
+        measured = (worker.c.model == model) & worker.c.speed.is_not(None)
+        last = select(worker.c.speed).where(measured).order_by(worker.c.heartbeat.desc()).limit(1).scalar_subquery()
         with self.database.read() as connection:
-            return connection.execute(query.order_by(worker.c.heartbeat.desc()).limit(1)).scalar()
+            mean = select(func.coalesce(func.avg(worker.c.speed), last)).where(measured, self.is_fresh())
+            return connection.execute(mean).scalar()
+
+    def is_fresh(self) -> ColumnElement[bool]:
+        """A condition on a worker: it was heard of lately."""
+        return worker.c.heartbeat > now() - literal(self.fresh)
 
     def _worker(self, values: dict[str, Any]) -> Worker:
         age = values.pop("age")

@@ -11,10 +11,10 @@ from sqlalchemy import text
 from tasks.errors import Conflict, InvalidInput, NotFound
 from tasks.ledger import Lease, Ledger
 from tasks.ledger.chunks import MAX_ATTEMPTS
-from tasks.ledger.records import Claim, Completion, Environment, NewPrompt, NewRun, Run
+from tasks.ledger.records import Claim, Completion, Environment, NewPrompt, NewRun, Run, Worker
 from tasks.migrate import migrate
 from tasks.settings import Settings
-from tasks.states import FinishReason, RunKind, RunState
+from tasks.states import FinishReason, RunKind, RunState, WorkerState
 
 MADE_WITH = Environment("e1", {"torch": "2"})
 BOTH = {RunKind.ARENA: 100, RunKind.BULK: 100}
@@ -35,8 +35,12 @@ def do(ledger: Ledger, claim: Claim, count: int | None = None) -> bool:
     return ledger.chunks.write(claim, rows, MADE_WITH)
 
 
+def register(ledger: Ledger, name: str = "w") -> None:
+    ledger.workers.register(Worker(name, "a", WorkerState.READY, "host", 1, "cpu", "", "float32", 8))
+
+
 def take(ledger: Ledger, model: str) -> list[Claim]:
-    claims = [ledger.chunks.claim(item.chunk, "w") for item in ledger.chunks.dispatch(model, BOTH)]
+    claims = [ledger.chunks.claim(item.chunk, "w") for item in ledger.outbox.dispatch(model, BOTH)]
     return [claim for claim in claims if claim]
 
 
@@ -67,7 +71,7 @@ def test_a_stale_token_writes_nothing(each_ledger: Ledger) -> None:
     run = submit(ledger, prompts=2)
     old = take(ledger, "a")[0]
     expire(ledger)
-    assert ledger.chunks.sweep(10).requeued == 1
+    assert ledger.sweeper.sweep(10).requeued == 1
     assert ledger.chunks.renew(old) is Lease.LOST
     assert not do(ledger, old)
     assert not ledger.chunks.finish(old)
@@ -80,7 +84,7 @@ def test_what_was_written_before_a_crash_is_not_done_again(each_ledger: Ledger) 
     first = take(ledger, "a")[0]
     do(ledger, first, count=1)
     expire(ledger)
-    ledger.chunks.sweep(10)
+    ledger.sweeper.sweep(10)
     with ledger.database.write() as connection:
         connection.execute(text("UPDATE chunk SET not_before = 0"))
     second = take(ledger, "a")[0]
@@ -92,7 +96,7 @@ def test_what_was_written_before_a_crash_is_not_done_again(each_ledger: Ledger) 
 def test_a_chunk_is_claimed_once(each_ledger: Ledger) -> None:
     ledger = each_ledger
     submit(ledger, prompts=1)
-    item = ledger.chunks.dispatch("a", BOTH)[0]
+    item = ledger.outbox.dispatch("a", BOTH)[0]
     assert ledger.chunks.claim(item.chunk, "one")
     assert ledger.chunks.claim(item.chunk, "two") is None
 
@@ -108,7 +112,7 @@ def test_a_poisoned_prompt_fails_alone_at_the_third_attempt(each_ledger: Ledger)
                 do(ledger, claim)
                 ledger.chunks.finish(claim)
         expire(ledger)
-        ledger.chunks.sweep(10)
+        ledger.sweeper.sweep(10)
     rows = {c.idx: c for c in ledger.completions.page(run.id, "a")}
     assert {idx: row.finish_reason for idx, row in rows.items()} == {0: "stop", 1: "error", 2: "stop"}
     assert rows[1].attempt == MAX_ATTEMPTS and "3 times" in (rows[1].error or "")
@@ -116,20 +120,22 @@ def test_a_poisoned_prompt_fails_alone_at_the_third_attempt(each_ledger: Ledger)
 
 def test_cancel_keeps_partial_text_and_ends_the_rest(each_ledger: Ledger) -> None:
     ledger = each_ledger
+    register(ledger)
     run = submit(ledger)
     held = take(ledger, "a")[0]
     do(ledger, held, count=1)
-    run = ledger.runs.cancel(run.id)
+    ledger.control.cancel(run.id)
+    run = ledger.runs.get(run.id)
     assert (run.state, run.counts.cancelled, run.counts.pending) == (RunState.CANCELLED, 6 - 2, 3)
     assert ledger.chunks.look(held) is Lease.CANCELLED
     partial = completion(held, *held.missing[1], FinishReason.CANCELLED)
     assert ledger.chunks.write(held, [partial], MADE_WITH)
     expire(ledger)
-    ledger.chunks.sweep(10)
+    ledger.sweeper.sweep(10)
     run = ledger.runs.get(run.id)
     assert (run.state, run.counts.pending, run.counts.done) == (RunState.CANCELLED, 0, 1)
     assert ledger.completions.page(run.id, "a")[1].text == "text"
-    assert ledger.chunks.dispatch("b", BOTH) == []
+    assert ledger.outbox.dispatch("b", BOTH) == []
 
 
 def test_cancelling_what_has_ended_changes_nothing(each_ledger: Ledger) -> None:
@@ -139,26 +145,27 @@ def test_cancelling_what_has_ended_changes_nothing(each_ledger: Ledger) -> None:
         for claim in take(ledger, model):
             do(ledger, claim)
             ledger.chunks.finish(claim)
-    assert ledger.runs.cancel(run.id).state is RunState.DONE
+    ledger.control.cancel(run.id)
+    assert ledger.runs.get(run.id).state is RunState.DONE
 
 
 def test_arena_goes_before_bulk_and_runs_take_turns(each_ledger: Ledger) -> None:
     ledger = each_ledger
     bulk = [submit(ledger, prompts=3, size=1) for _ in range(2)]
     arena = submit(ledger, prompts=1, kind=RunKind.ARENA)
-    items = ledger.chunks.dispatch("a", {RunKind.ARENA: 4, RunKind.BULK: 4})
+    items = ledger.outbox.dispatch("a", {RunKind.ARENA: 4, RunKind.BULK: 4})
     runs = [claim.run for item in items if (claim := ledger.chunks.claim(item.chunk, "w"))]
     assert runs == [arena.id, bulk[0].id, bulk[1].id, bulk[0].id, bulk[1].id]
-    assert ledger.chunks.dispatch("a", {RunKind.ARENA: 4, RunKind.BULK: 4}) == []
+    assert ledger.outbox.dispatch("a", {RunKind.ARENA: 4, RunKind.BULK: 4}) == []
 
 
 def test_a_lost_message_is_sent_again(each_ledger: Ledger) -> None:
     ledger = each_ledger
     submit(ledger, prompts=1)
-    first = ledger.chunks.dispatch("a", BOTH)
-    assert ledger.chunks.dispatch("a", BOTH) == []
-    assert ledger.chunks.sweep(message_lost_after=-1).requeued == 1
-    assert ledger.chunks.dispatch("a", BOTH) == first
+    first = ledger.outbox.dispatch("a", BOTH)
+    assert ledger.outbox.dispatch("a", BOTH) == []
+    assert ledger.sweeper.sweep(message_lost_after=-1).requeued == 1
+    assert ledger.outbox.dispatch("a", BOTH) == first
 
 
 def test_an_idempotency_key_makes_one_run(each_ledger: Ledger) -> None:
@@ -208,9 +215,9 @@ def test_counts_add_up_whatever_happens(tmp_path_factory: pytest.TempPathFactory
             held.pop()
             expire(ledger)
         elif step == "sweep":
-            ledger.chunks.sweep(-1)
+            ledger.sweeper.sweep(-1)
         elif step == "cancel":
-            ledger.runs.cancel(run.id)
+            ledger.control.cancel(run.id)
         rows = ledger.completions.page(run.id, limit=1000)
         counts = ledger.runs.get(run.id).counts
         assert counts.ended == len(rows)

@@ -46,12 +46,12 @@ def test_nothing_is_seen_of_a_run_before_all_of_it_is_there(each_ledger: Ledger)
         yield from some(2 * PIECE)
         assert rows(each_ledger) > PIECE  # it is being stored already
         assert each_ledger.runs.newest() == [] and each_ledger.runs.total() == 0
-        assert each_ledger.chunks.dispatch("a", BOTH) == []
+        assert each_ledger.outbox.dispatch("a", BOTH) == []
         yield from some(1)
 
     stored, _ = each_ledger.runs.submit(NEW, looked_at())
     assert stored.prompts == 2 * PIECE + 1
-    assert len(each_ledger.chunks.dispatch("a", BOTH)) == 100
+    assert len(each_ledger.outbox.dispatch("a", BOTH)) == 100
 
 
 @pytest.mark.parametrize("good", [0, PIECE + 5, 2 * PIECE])

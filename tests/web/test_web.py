@@ -171,7 +171,7 @@ def test_a_file_makes_a_bulk_run(client: FlaskClient, ledger: Ledger) -> None:
 def test_what_people_and_models_write_is_text(client: FlaskClient, ledger: Ledger) -> None:
     evil = "</script><script>alert(1)</script>"
     run = post(client, {"prompts": [evil]}).json["id"]
-    item = ledger.chunks.dispatch("poet-large", {RunKind.ARENA: 9, RunKind.BULK: 9})[0]
+    item = ledger.outbox.dispatch("poet-large", {RunKind.ARENA: 9, RunKind.BULK: 9})[0]
     claim = ledger.chunks.claim(item.chunk, "w")
     assert claim
     row = Completion(run, "poet-large", 0, 0, evil, FinishReason.STOP, characters=len(evil))

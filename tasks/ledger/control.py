@@ -1,0 +1,170 @@
+"""Run control: pause, resume, cancel, retry what failed, change the priority, delete."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, or_, select, tuple_, update
+
+from tasks.errors import Conflict, NotFound
+from tasks.ledger.closing import WAITING, add_counts, close_chunks, finish_complete_runs, is_there, lock_run
+from tasks.ledger.database import Database, now
+from tasks.ledger.purging import purge_portion
+from tasks.ledger.tables import chunk, completion, run, score, worker
+from tasks.ledger.workers import Workers
+from tasks.states import ChunkState, FinishReason, Outcome, RunState
+
+AT_ONCE = 500  # chunks that a cancel closes itself; the sweep closes the rest
+RETRIED_CHUNK = 8
+RETRIED_AT_ONCE = 5000
+
+
+class Control:
+    """Every method raises `NotFound` for a run that is not there and `Conflict` where its state forbids it."""
+
+    def __init__(self, database: Database, workers: Workers):
+        self.database = database
+        self.workers = workers
+
+    def pause(self, run_id: str) -> None:
+        """Start nothing more of a run; what a worker holds is done to its end."""
+
+        def pause(connection: Connection) -> None:
+            of_run = _open_run(connection, run_id, "paused")
+            if of_run.state != RunState.PAUSED:
+                _set_state(connection, run_id, RunState.PAUSED)
+                queued = (chunk.c.run == run_id) & (chunk.c.state == ChunkState.QUEUED)
+                connection.execute(update(chunk).where(queued).values(state=ChunkState.PENDING))
+
+        self.database.transact(pause)
+
+    def resume(self, run_id: str) -> None:
+        """Let a paused run go on; one that is not paused stays as it is."""
+
+        def resume(connection: Connection) -> None:
+            if _open_run(connection, run_id, "resumed").state == RunState.PAUSED:
+                started = select(chunk.c.id).where(chunk.c.run == run_id, chunk.c.claimed_at.is_not(None)).limit(1)
+                begun = connection.execute(started).first() is not None
+                _set_state(connection, run_id, RunState.RUNNING if begun else RunState.PENDING)
+
+        self.database.transact(resume)
+
+    def cancel(self, run_id: str) -> None:
+        """End a run: nothing more is started, what a worker holds is handed in within `CANCEL_GRACE` seconds.
+
+        A run that has ended stays as it is. Of a huge run most is closed by the sweep.
+        """
+
+        def cancel(connection: Connection) -> None:
+            of_run = _existing(connection, run_id)
+            if of_run.finished is not None or RunState(of_run.state).is_final:
+                return
+            connection.execute(
+                update(run).where(run.c.id == run_id).values(state=RunState.CANCELLED, cancelled_at=now())
+            )
+            # Nobody hands in what a dead worker holds.
+            alive = select(worker.c.id).where(self.workers.is_fresh())
+            orphaned = (chunk.c.state == ChunkState.LEASED) & chunk.c.worker.not_in(alive)
+            query = select(chunk.c.id).where(chunk.c.run == run_id, or_(chunk.c.state.in_(WAITING), orphaned))
+            # A chunk that is locked is being claimed or sent just now; the sweep closes it.
+            some = connection.execute(query.order_by(chunk.c.id).limit(AT_ONCE).with_for_update(skip_locked=True))
+            close_chunks(connection, list(some.scalars()), ChunkState.CANCELLED)
+            finish_complete_runs(connection, run.c.id == run_id)
+
+        self.database.transact(cancel)
+
+    def retry(self, run_id: str) -> int:
+        """Put what failed to the models once more; returns how many completions those are.
+
+        Attempts are counted anew. Raises `Conflict` for a cancelled run.
+        """
+        total = 0
+        while number := self.database.transact(lambda connection: self._retry_some(connection, run_id)):
+            total += number
+            if number < RETRIED_AT_ONCE:
+                break
+        return total
+
+    def _retry_some(self, connection: Connection, run_id: str) -> int:
+        of_run = _existing(connection, run_id)
+        if of_run.state == RunState.CANCELLED:
+            raise Conflict("This run was cancelled; what is left of it is not done again. Submit its prompts anew.")
+        failed = [reason for reason in FinishReason if reason.outcome is Outcome.FAILED]
+        key = (completion.c.model, completion.c.idx, completion.c.sample)
+        query = select(*key).where(completion.c.run == run_id, completion.c.finish_reason.in_(failed))
+        rows = [tuple(row) for row in connection.execute(query.order_by(*key).limit(RETRIED_AT_ONCE))]
+        if not rows:
+            return 0
+        for table in (score, completion):
+            columns = tuple_(table.c.model, table.c.idx, table.c.sample)
+            for start in range(0, len(rows), 1000):
+                here = (table.c.run == run_id) & columns.in_(rows[start : start + 1000])
+                connection.execute(delete(table).where(here))
+        for model, number in Counter(row[0] for row in rows).items():
+            add_counts(connection, run_id, model, {Outcome.FAILED: -number})
+        singles = sorted({(model, idx) for model, idx, _ in rows})
+        new = {"run": run_id, "lane": of_run.kind, "state": ChunkState.PENDING}
+        connection.execute(insert(chunk), [new | part for part in _parts(singles)])
+        if of_run.finished is not None:
+            connection.execute(update(run).where(run.c.id == run_id).values(finished=None, state=RunState.PENDING))
+        return len(rows)
+
+    def prioritise(self, run_id: str, priority: int) -> None:
+        """Let a run go before (above 0) or after others of its kind."""
+
+        def prioritise(connection: Connection) -> None:
+            _open_run(connection, run_id, "given another priority")
+            connection.execute(update(run).where(run.c.id == run_id).values(priority=priority))
+
+        self.database.transact(prioritise)
+
+    def delete(self, run_id: str) -> None:
+        """Remove a run with all its rows, whatever its state; the rows of a large one go in portions, by sweeps."""
+
+        def remove(connection: Connection) -> None:
+            if lock_run(connection, run_id) is None:
+                return
+            gone = {"state": RunState.DELETED, "finished": None, "idempotency_key": None}
+            connection.execute(update(run).where(run.c.id == run_id).values(gone))
+            purge_portion(connection, run_id)
+
+        with self.database.read() as connection:
+            there = select(run.c.id).where(run.c.id == run_id, is_there)
+            if connection.execute(there).first() is None:
+                raise _missing(run_id)
+        self.database.transact(remove)
+
+
+def _existing(connection: Connection, run_id: str) -> Any:
+    found = lock_run(connection, run_id)
+    if found is None:
+        raise _missing(run_id)
+    return found
+
+
+def _open_run(connection: Connection, run_id: str, wish: str) -> Any:
+    found = _existing(connection, run_id)
+    if RunState(found.state).is_final:
+        raise Conflict(f"This run has ended, so it cannot be {wish}.")
+    return found
+
+
+def _missing(run_id: str) -> NotFound:
+    return NotFound(f"There is no run {run_id!r}; it may have been deleted.")
+
+
+def _set_state(connection: Connection, run_id: str, state: RunState) -> None:
+    connection.execute(update(run).where(run.c.id == run_id).values(state=state))
+
+
+def _parts(prompts: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
+    """Neighbouring prompts of a model together, at most `RETRIED_CHUNK` in a chunk."""
+    parts: list[dict[str, Any]] = []
+    for model, idx in prompts:
+        last = parts[-1] if parts else None
+        joins = last and last["model"] == model and last["first"] + last["count"] == idx
+        if last and joins and last["count"] < RETRIED_CHUNK:
+            last["count"] += 1
+        else:
+            parts.append({"model": model, "first": idx, "count": 1})
+    return parts

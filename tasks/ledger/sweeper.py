@@ -1,0 +1,164 @@
+"""The sweep: puts back lost work, gives up what fails again and again, and clears up after run control."""
+
+import time
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, literal, or_, select, update
+
+from tasks.ledger.chunks import MAX_ATTEMPTS
+from tasks.ledger.closing import CANCEL_GRACE, WAITING, close_chunks, finish_complete_runs, is_complete
+from tasks.ledger.database import Database, now
+from tasks.ledger.purging import purge_some
+from tasks.ledger.records import Swept
+from tasks.ledger.tables import chunk, completion, prompt, run
+from tasks.states import ChunkState, RunState
+
+GIVEN_UP = "This prompt ended its worker or outlasted its lease {} times; it was given up."
+SOME_CHUNKS = 500
+SOME_COMPLETIONS = 5000
+CLEAR_SECONDS = 2.0  # how long one sweep clears up; the next goes on
+SWEEP_LOCK = 7_061_001
+
+
+class Fate(Enum):
+    """What becomes of a chunk whose lease ran out."""
+
+    COMPLETE = auto()  # its completions are all there: only its end was not written
+    CANCELLED = auto()
+    GIVEN_UP = auto()
+    SPLIT = auto()
+    BACK = auto()
+
+
+def fate_of(attempt: int, prompts: int, missing: int, run_state: RunState) -> Fate:
+    """The fate of a chunk of ``prompts`` prompts whose ``attempt``-th lease ran out with ``missing`` completions."""
+    if missing == 0:
+        return Fate.COMPLETE
+    if run_state is RunState.CANCELLED:
+        return Fate.CANCELLED
+    if attempt >= MAX_ATTEMPTS:
+        return Fate.GIVEN_UP
+    return Fate.SPLIT if attempt == MAX_ATTEMPTS - 1 and prompts > 1 else Fate.BACK
+
+
+class Sweeper:
+    def __init__(self, database: Database):
+        self.database = database
+
+    def sweep(self, message_lost_after: float) -> Swept:
+        """Put right what got lost: leases that ran out, messages sent more than that many seconds ago, ends of runs."""
+        lost = (chunk.c.state == ChunkState.QUEUED) & (chunk.c.queued_at < now() - literal(message_lost_after))
+        swept = Swept()
+        if self._is_any(chunk, or_(_expired(), lost)):
+            swept = self.database.transact(lambda connection: self._put_back(connection, lost))
+        if self._is_any(run, is_complete()):
+            self.database.transact(lambda connection: finish_complete_runs(connection, literal(True)))
+        closed, purged = self._clear_up()
+        return Swept(swept.requeued, swept.split, swept.given_up, swept.closed + closed, purged)
+
+    def _is_any(self, table: Any, which: ColumnElement[bool]) -> bool:
+        with self.database.read() as connection:
+            return connection.execute(select(literal(1)).select_from(table).where(which).limit(1)).first() is not None
+
+    def _put_back(self, connection: Connection, lost: ColumnElement[bool]) -> Swept:
+        if not self.database.try_lock(connection, SWEEP_LOCK):
+            return Swept()
+        fates: dict[Fate, list[Any]] = {fate: [] for fate in Fate}
+        overdue: Sequence[Any] = connection.execute(_overdue()).all()
+        for row in overdue:
+            missing = row.count * row.samples - row.written
+            fates[fate_of(row.attempt, row.count, missing, RunState(row.run_state))].append(row)
+        ids = {fate: [row.id for row in rows] for fate, rows in fates.items()}
+        close_chunks(connection, ids[Fate.COMPLETE], ChunkState.DONE)
+        close_chunks(connection, ids[Fate.CANCELLED], ChunkState.CANCELLED)
+        close_chunks(connection, ids[Fate.GIVEN_UP], ChunkState.FAILED, GIVEN_UP.format(MAX_ATTEMPTS))
+        self._split(connection, fates[Fate.SPLIT])
+        back = {"state": ChunkState.PENDING, "token": None, "lease_until": None}
+        if ids[Fate.BACK]:
+            later = now() + chunk.c.attempt
+            connection.execute(update(chunk).where(chunk.c.id.in_(ids[Fate.BACK])).values(back | {"not_before": later}))
+        requeued = connection.execute(update(chunk).where(lost).values(back)).rowcount
+        ended = {row.run for fate in (Fate.COMPLETE, Fate.CANCELLED, Fate.GIVEN_UP) for row in fates[fate]}
+        finish_complete_runs(connection, run.c.id.in_(sorted(ended)))
+        closed = len(ids[Fate.COMPLETE]) + len(ids[Fate.CANCELLED])
+        return Swept(requeued + len(ids[Fate.BACK]), len(ids[Fate.SPLIT]), len(ids[Fate.GIVEN_UP]), closed)
+
+    def _split(self, connection: Connection, rows: Sequence[Any]) -> None:
+        """Replace chunks by one for each prompt that is not done, so that one that ends its worker fails alone."""
+        for row in rows:
+            in_chunk = (prompt.c.run == row.run) & (prompt.c.idx >= row.first) & (prompt.c.idx < row.first + row.count)
+            same = (completion.c.run == prompt.c.run) & (completion.c.idx == prompt.c.idx)
+            written = select(func.count()).select_from(completion).where(same, completion.c.model == row.model)
+            missing = select(prompt.c.idx).where(in_chunk, written.scalar_subquery() < row.samples)
+            kept = {name: getattr(row, name) for name in ("run", "model", "lane", "attempt")}
+            singles = [
+                kept | {"first": idx, "count": 1, "state": ChunkState.PENDING}
+                for idx in connection.execute(missing).scalars()
+            ]
+            connection.execute(delete(chunk).where(chunk.c.id == row.id))
+            connection.execute(insert(chunk), singles)
+
+    def _clear_up(self) -> tuple[int, int]:
+        """Close what cancelled runs left waiting and remove what deleted runs left behind, in small portions."""
+        closed = purged = 0
+        until = time.monotonic() + CLEAR_SECONDS
+        while time.monotonic() < until:
+            some = self.database.transact(close_cancelled) if self._is_any(run, _cancelled()) else 0
+            gone = self.database.transact(purge_some) if self._is_any(run, run.c.state == RunState.DELETED) else None
+            if not some and gone is None:
+                break
+            closed += some
+            purged += bool(gone)
+        return closed, purged
+
+
+def close_cancelled(connection: Connection) -> int:
+    """Close some chunks that nobody will start any more; returns how many."""
+    query = (
+        select(chunk.c.id, chunk.c.run, chunk.c.count * run.c.samples)
+        .join(run, run.c.id == chunk.c.run)
+        .where(_cancelled(), chunk.c.state.in_(WAITING))
+        .limit(SOME_CHUNKS)
+        .with_for_update(skip_locked=True, of=chunk)
+    )
+    chosen: list[int] = []
+    runs: set[str] = set()
+    completions = 0
+    for chunk_id, run_id, number in connection.execute(query):
+        if completions < SOME_COMPLETIONS:
+            chosen.append(chunk_id)
+            runs.add(run_id)
+            completions += number
+    close_chunks(connection, chosen, ChunkState.CANCELLED)
+    finish_complete_runs(connection, run.c.id.in_(sorted(runs)))
+    return len(chosen)
+
+
+def _cancelled() -> ColumnElement[bool]:
+    return and_(run.c.finished.is_(None), run.c.state == RunState.CANCELLED)
+
+
+def _expired() -> ColumnElement[bool]:
+    """Chunks whose lease ran out, or was for a run that was cancelled too long ago to hand anything in."""
+    cancelled = select(run.c.id).where(_cancelled(), run.c.cancelled_at + literal(CANCEL_GRACE) < now())
+    return (chunk.c.state == ChunkState.LEASED) & or_(chunk.c.lease_until < now(), chunk.c.run.in_(cancelled))
+
+
+def _overdue() -> Any:
+    in_chunk = and_(
+        completion.c.run == chunk.c.run,
+        completion.c.model == chunk.c.model,
+        completion.c.idx >= chunk.c.first,
+        completion.c.idx < chunk.c.first + chunk.c.count,
+    )
+    written = select(func.count()).select_from(completion).where(in_chunk).scalar_subquery().label("written")
+    return (
+        select(chunk, run.c.samples, run.c.state.label("run_state"), written)
+        .join(run, run.c.id == chunk.c.run)
+        .where(_expired())
+        .order_by(chunk.c.id)
+        .limit(SOME_CHUNKS)
+        .with_for_update(skip_locked=True, of=chunk)
+    )

@@ -1,0 +1,45 @@
+"""Whose turn it is: how free places are shared between the runs that wait for a model."""
+
+import heapq
+from collections.abc import Collection
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A run with chunks to give. ``dispatched`` is when it last gave one to the model, 0 for never."""
+
+    run: str
+    owner: str
+    priority: int
+    dispatched: float
+    created: float
+
+
+def share(waiting: Collection[Waiting], places: int) -> list[str]:
+    """The runs that get the next ``places`` places, turn by turn.
+
+    Only those of the highest priority get any. Among them owners take turns, and each owner's runs do; who
+    was served longest ago is next, and of those never served the run that came first.
+    """
+    highest = max((one.priority for one in waiting), default=0)
+    queues: dict[str, list[tuple[float, float, str]]] = {}
+    served: dict[str, float] = {}
+    for one in waiting:
+        if one.priority == highest:
+            queues.setdefault(one.owner, []).append((one.dispatched, one.created, one.run))
+            served[one.owner] = max(served.get(one.owner, 0.0), one.dispatched)
+    for queue in queues.values():
+        heapq.heapify(queue)
+    owners = [(served[owner], queue[0][1], owner) for owner, queue in queues.items()]
+    heapq.heapify(owners)
+    turn = max(served.values(), default=0.0)
+    given: list[str] = []
+    for _ in range(places if owners else 0):
+        turn += 1.0
+        owner = heapq.heappop(owners)[2]
+        _, created, run = heapq.heappop(queues[owner])
+        given.append(run)
+        heapq.heappush(queues[owner], (turn, created, run))
+        heapq.heappush(owners, (turn, queues[owner][0][1], owner))
+    return given
