@@ -16,7 +16,8 @@ class Settings:
     """Where things are and how long they may take (seconds).
 
     ``lease`` is how long a worker may hold a chunk without renewing it, ``renew`` how often it renews, ``sweep``
-    how often it shows that it is alive and looks for lost work, ``watchdog`` after how long without a token it ends.
+    how often it shows that it is alive and looks for lost work, ``watchdog`` after how long without a token it
+    ends, ``drain`` how long a worker that was told to stop goes on with what it has begun.
     """
 
     redis_url: str = "redis://127.0.0.1:6379/0"
@@ -27,6 +28,7 @@ class Settings:
     renew: float = 5.0
     sweep: float = 5.0
     watchdog: float = 100.0
+    drain: float = 25.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -52,6 +54,7 @@ class Settings:
             renew=seconds("TOUCHSTONE_RENEW", cls.renew),
             sweep=seconds("TOUCHSTONE_SWEEP", cls.sweep),
             watchdog=seconds("TOUCHSTONE_WATCHDOG", cls.watchdog),
+            drain=seconds("TOUCHSTONE_DRAIN", cls.drain),
         )
 
     @property
@@ -70,6 +73,7 @@ class Settings:
             "TOUCHSTONE_RENEW": str(self.renew),
             "TOUCHSTONE_SWEEP": str(self.sweep),
             "TOUCHSTONE_WATCHDOG": str(self.watchdog),
+            "TOUCHSTONE_DRAIN": str(self.drain),
         }
 
 

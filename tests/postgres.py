@@ -4,8 +4,9 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -17,23 +18,53 @@ def find_binaries() -> Path | None:
     return versions[-1].parent if versions else None
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """A server that can be stopped and started; ``url`` is a database in it."""
+
+    binaries: Path
+    folder: Path
+    host: str = ""
+    prefix: Sequence[str] = ()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://touchstone@/postgres?host={self.folder}"
+
+    @classmethod
+    @contextmanager
+    def running(cls, binaries: Path, host: str = "", prefix: Sequence[str] = ()) -> "Iterator[Cluster]":
+        """Make a cluster and start it; ``host``: an address to listen on too; ``prefix``: a command that runs it."""
+        with tempfile.TemporaryDirectory(prefix="touchstone-pg-", ignore_cleanup_errors=True) as name:
+            # PostgreSQL does not run as root; Debian's package makes a user for it.
+            user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+            if user:
+                shutil.chown(name, "postgres")
+            made = cls(binaries, Path(name), host, [*prefix, *user])
+            made._run("initdb", "-U", "touchstone", "--auth=trust", "--encoding=UTF8", "--no-sync")
+            if host:
+                with (made.folder / "data" / "pg_hba.conf").open("a") as rules:
+                    rules.write("host all all samenet trust\n")
+            made.start()
+            try:
+                yield made
+            finally:
+                made.stop("immediate")
+
+    def start(self) -> None:
+        options = f"-c listen_addresses='{self.host}' -c unix_socket_directories={self.folder} -c fsync=off"
+        self._run("pg_ctl", "-o", options, "-l", f"{self.folder}/log", "-w", "start")
+
+    def stop(self, mode: str) -> None:
+        self._run("pg_ctl", "-m", mode, "stop")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        argv = [*self.prefix, str(self.binaries / program), "-D", f"{self.folder}/data", *arguments]
+        subprocess.run(argv, check=True, cwd="/", stdout=subprocess.DEVNULL)
+
+
 @contextmanager
 def cluster(binaries: Path) -> Iterator[str]:
     """Start a cluster and yield the URL of a database in it."""
-    # PostgreSQL does not run as root; Debian's package makes a user for it.
-    prefix = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    with tempfile.TemporaryDirectory(prefix="touchstone-pg-", ignore_cleanup_errors=True) as name:
-        if prefix:
-            shutil.chown(name, "postgres")
-        data = f"{name}/data"
-
-        def run(*arguments: str) -> None:
-            subprocess.run([*prefix, *arguments], check=True, cwd="/", stdout=subprocess.DEVNULL)
-
-        run(str(binaries / "initdb"), "-D", data, "-U", "touchstone", "--auth=trust", "--encoding=UTF8", "--no-sync")
-        options = f"-c listen_addresses='' -c unix_socket_directories={name} -c fsync=off"
-        run(str(binaries / "pg_ctl"), "-D", data, "-o", options, "-l", f"{name}/log", "-w", "start")
-        try:
-            yield f"postgresql://touchstone@/postgres?host={name}"
-        finally:
-            run(str(binaries / "pg_ctl"), "-D", data, "-m", "immediate", "stop")
+    with Cluster.running(binaries) as made:
+        yield made.url

@@ -26,7 +26,7 @@ from tasks.states import RunKind, WorkerState
 from worker.loaded import LoadedModel
 from worker.loop import EngineLoop
 from worker.pulse import Pulse
-from worker.runner import DRAIN_SECONDS, ChunkRunner
+from worker.runner import ChunkRunner
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class WorkerProcess:
 
     def _drain(self, runner: ChunkRunner) -> None:
         """Wait until what runs has ended or was given back, then end this process: Celery may wait without bound."""
-        deadline = time.monotonic() + DRAIN_SECONDS + RELEASE_SECONDS
+        deadline = time.monotonic() + self.settings.drain + RELEASE_SECONDS
         while runner.running and time.monotonic() < deadline:
             time.sleep(0.1)
         time.sleep(LEAVE_SECONDS)

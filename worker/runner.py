@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 SHOW_SECONDS = 0.04
 WRITE_SECONDS = 0.25
 LOOK_SECONDS = 1.0
-DRAIN_SECONDS = 25.0
 PROMPT_SECONDS = 600.0
 PRIORITY = {RunKind.ARENA: 0, RunKind.BULK: 1}
 
@@ -200,7 +199,7 @@ class ChunkRunner:
 
     def _keep_lease(self, work: Work) -> bool:
         """Look for cancellation often, renew in time; False when the chunk is to be dropped."""
-        if self.stopping and time.monotonic() - self.stopping > DRAIN_SECONDS:
+        if self.stopping and time.monotonic() - self.stopping > self.settings.drain:
             self.ledger.chunks.release([work.claim])
             return False
         now = time.monotonic()
