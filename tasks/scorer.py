@@ -13,6 +13,7 @@ from tasks.errors import Unavailable
 from tasks.grace import score_answer
 from tasks.ledger import Ledger
 from tasks.ledger.records import ScoreRow
+from tasks.locality import check_home
 from tasks.registry import Registry
 from tasks.settings import Settings
 
@@ -27,7 +28,8 @@ class Scorer:
         self.models = Registry.load(settings.models).names
 
     def run(self) -> None:
-        """Work until a signal."""
+        """Work until a signal. Raises `ConfigurationError` where the ledger is not for this host."""
+        check_home(self.settings)
         jobs.attach("score", self.score)
         threading.Thread(target=self._sweep, name="sweep", daemon=True).start()
         consume([SCORE_QUEUE], "solo", 1)

@@ -20,6 +20,7 @@ from tasks.errors import TouchstoneError, Unavailable
 from tasks.ledger import Ledger
 from tasks.ledger.records import Worker
 from tasks.live import Live
+from tasks.locality import check_home
 from tasks.registry import ModelSpec
 from tasks.settings import Settings
 from tasks.states import RunKind, WorkerState
@@ -46,6 +47,7 @@ class WorkerProcess:
 
     def run(self) -> None:
         """Load the model, then work until a signal. Raises `TouchstoneError` when there can be no start."""
+        check_home(self.settings)
         self._register(WorkerState.LOADING)
         try:
             model = self.load(self.spec, self.cores)
