@@ -12,7 +12,7 @@ from tasks.ledger import Ledger
 from tasks.ledger.records import NewPrompt, NewRun, Run
 from tasks.ledger.submission import ABANDONED_SECONDS, PIECE
 from tasks.ledger.tables import chunk, prompt, run, run_model
-from tasks.states import RunKind
+from tasks.states import RunKind, RunState
 
 NEW = NewRun(RunKind.BULK, "owner", {"a": 7, "b": 300}, {"temperature": 0.5}, samples=2)
 BOTH = {RunKind.ARENA: 100, RunKind.BULK: 100}
@@ -47,10 +47,11 @@ def test_nothing_is_seen_of_a_run_before_all_of_it_is_there(each_ledger: Ledger)
         assert rows(each_ledger) > PIECE  # it is being stored already
         assert each_ledger.runs.newest() == [] and each_ledger.runs.total() == 0
         assert each_ledger.outbox.dispatch("a", BOTH) == []
+        each_ledger.sweeper.sweep(10)  # which closes runs of which nothing is pending
         yield from some(1)
 
     stored, _ = each_ledger.runs.submit(NEW, looked_at())
-    assert stored.prompts == 2 * PIECE + 1
+    assert (stored.prompts, stored.state, stored.finished) == (2 * PIECE + 1, RunState.PENDING, None)
     assert len(each_ledger.outbox.dispatch("a", BOTH)) == 100
 
 

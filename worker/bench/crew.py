@@ -1,0 +1,168 @@
+"""Simulated workers at work on one run, watched from outside."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from redis import Redis
+from sqlalchemy import func, select, text
+
+from tasks.celery import SCORE_QUEUE
+from tasks.ledger import Ledger
+from tasks.ledger.tables import completion
+from tasks.live import connect
+from tasks.settings import ROOT, Settings
+
+LOOK_SECONDS = 0.1
+START_SECONDS = 60.0
+STOP_SECONDS = 15.0
+# Between these shares of the work is measured: before, processes start; after, they run dry.
+FROM, TO = 0.1, 0.9
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who works: ``workers`` simulated workers, spread over ``processes`` a model; ``direct`` leaves Celery out."""
+
+    workers: int
+    processes: int
+    characters: int
+    direct: bool
+    scorer: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of it. Rates are of the middle of the work; ``lost`` and ``duplicated`` count completions.
+
+    ``worker_cpu_ms`` is CPU time of the workers' processes a completion, ``database_bytes`` what the database grew by
+    a completion, ``redis_bytes`` the most memory that Redis used beyond what it used empty, ``score_messages`` how
+    many of its messages were for a scorer that was not there.
+    """
+
+    mode: str
+    workers: int
+    processes: int
+    models: int
+    completions: int
+    chunks: int
+    completions_per_second: float
+    chunks_per_second: float
+    seconds: float
+    worker_cpu_ms: float
+    database_bytes: float
+    redis_bytes: int
+    score_messages: int
+    lost: int
+    duplicated: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def work(settings: Settings, ledger: Ledger, run_id: str, chunks: int, crew: Crew, seconds: float) -> Found:
+    """Let ``crew`` do a run to its end. Raises `TimeoutError` when that takes more than ``seconds``."""
+    run = ledger.runs.get(run_id)
+    total = run.counts.total
+    redis = connect(settings.redis_url)
+    empty, before = _redis_bytes(redis), database_bytes(ledger)
+    most = empty
+    seen: list[tuple[float, int]] = []
+    with _crew(settings, list(run.models), crew) as processes:
+        until = time.monotonic() + START_SECONDS + seconds
+        while (ended := ledger.runs.get(run_id).counts.ended) < total:
+            seen.append((time.monotonic(), ended))
+            most = max(most, _redis_bytes(redis))
+            if time.monotonic() > until or any(process.poll() is not None for process in processes):
+                raise TimeoutError(f"{total - ended} of {total} completions were not done after {seconds:.0f} s")
+            time.sleep(LOOK_SECONDS)
+        seen.append((time.monotonic(), ended))
+        scores = int(redis.llen(SCORE_QUEUE))
+        cpu = sum(map(_cpu_seconds, processes))
+    with ledger.database.read() as connection:
+        of_run = select(func.count()).select_from(completion).where(completion.c.run == run_id)
+        rows = connection.execute(of_run).scalar_one()
+    began, first = next((at, ended) for at, ended in seen if ended >= FROM * total)
+    done, last = next((at, ended) for at, ended in seen if ended >= TO * total)
+    rate = (last - first) / max(done - began, LOOK_SECONDS)
+    return Found(
+        mode="ledger" if crew.direct else "celery",
+        workers=crew.workers,
+        processes=len(processes),
+        models=len(run.models),
+        completions=total,
+        chunks=chunks,
+        completions_per_second=round(rate, 1),
+        chunks_per_second=round(rate * chunks / total, 2),
+        seconds=round(seen[-1][0] - next(at for at, ended in reversed(seen) if ended == 0), 2),
+        worker_cpu_ms=round(1000 * cpu / total, 3),
+        database_bytes=round((database_bytes(ledger) - before) / total, 1),
+        redis_bytes=most - empty,
+        score_messages=scores,
+        lost=total - rows,
+        duplicated=ledger.runs.get(run_id).counts.done - rows,
+    )
+
+
+def database_bytes(ledger: Ledger) -> int:
+    """How much the ledger takes on disk, after what is in SQLite's log has gone into its file."""
+    if ledger.database.is_sqlite:
+        with ledger.database.engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return os.stat(ledger.database.engine.url.database or "").st_size
+    with ledger.database.read() as connection:
+        return connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()
+
+
+@contextmanager
+def _crew(settings: Settings, models: list[str], crew: Crew) -> Iterator[list["subprocess.Popen[bytes]"]]:
+    environment = os.environ | settings.to_environment()
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(*argv: str) -> None:
+        command = [sys.executable, "-m", *argv]
+        quiet = subprocess.DEVNULL
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdin=quiet, stdout=quiet))
+
+    try:
+        for number, workers in enumerate(shares(crew.workers, max(len(models), crew.processes))):
+            model = models[number % len(models)]
+            mode = ["--direct"] if crew.direct else []
+            options = ["--workers", str(workers), "--characters", str(crew.characters), *mode]
+            start("worker.bench.simulated", "--model", model, *options)
+        if crew.scorer:
+            start("tasks", "scorer")
+        yield processes
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def shares(number: int, parts: int) -> list[int]:
+    """``number`` in ``parts`` parts that differ by at most one; parts of nothing are left out."""
+    return [number // parts + (i < number % parts) for i in range(min(number, parts))]
+
+
+def _redis_bytes(redis: Redis) -> int:
+    return int(redis.info("memory")["used_memory"])
+
+
+def _cpu_seconds(process: "subprocess.Popen[bytes]") -> float:
+    """CPU time of a running process so far."""
+    with open(f"/proc/{process.pid}/stat", encoding="ascii") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
