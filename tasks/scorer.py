@@ -1,20 +1,18 @@
 """The light worker: scores what has ended and sweeps when no model worker is there to do it."""
 
 import logging
-import threading
-import time
 
 from tasks import jobs
 from tasks.answers import answer_of
 from tasks.celery import SCORE_QUEUE, app
 from tasks.consume import consume
 from tasks.dispatch import Dispatcher
-from tasks.errors import Unavailable
 from tasks.grace import score_answer
 from tasks.ledger import Ledger
 from tasks.ledger.records import ScoreRow
 from tasks.locality import check_home
 from tasks.registry import Registry
+from tasks.routine import Routine
 from tasks.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -26,12 +24,13 @@ class Scorer:
         self.ledger = Ledger(settings)
         self.dispatcher = Dispatcher(app, self.ledger, self.settings)
         self.models = Registry.load(settings.models).names
+        self._seen: set[int] = set()
 
     def run(self) -> None:
         """Work until a signal. Raises `ConfigurationError` where the ledger is not for this host."""
         check_home(self.settings)
         jobs.attach("score", self.score)
-        threading.Thread(target=self._sweep, name="sweep", daemon=True).start()
+        Routine("sweep", self.settings.sweep, self._sweep).start()
         consume([SCORE_QUEUE], "solo", 1)
 
     def score(self, chunk_id: int) -> None:
@@ -43,23 +42,12 @@ class Scorer:
         self.ledger.scores.write(chunk_id, rows)
 
     def _sweep(self) -> None:
-        seen: set[int] = set()
-        while True:
-            time.sleep(self.settings.sweep)
-            try:
-                for model in self.models:
-                    self.dispatcher.sweep(model)
-                # Only what was unscored a sweep ago: the newest are on their way as messages.
-                unscored = set(self.ledger.scores.unscored())
-                for chunk_id in sorted(unscored & seen):
-                    self.dispatcher.request_scores(chunk_id)
-                seen = unscored
-                if discarded := self.ledger.runs.discard_abandoned():
-                    logger.warning(
-                        "%d runs were never handed in to their end; what there was of them is gone", discarded
-                    )
-            except Unavailable as error:
-                logger.warning("%s", error)
-            except Exception:
-                # Without its sweeps lost work would wait for ever: say it and go on.
-                logger.exception("a sweep failed; it is tried again")
+        for model in self.models:
+            self.dispatcher.sweep(model)
+        # Only what was unscored a sweep ago: the newest are on their way as messages.
+        unscored = set(self.ledger.scores.unscored())
+        for chunk_id in sorted(unscored & self._seen):
+            self.dispatcher.request_scores(chunk_id)
+        self._seen = unscored
+        if discarded := self.ledger.runs.discard_abandoned():
+            logger.warning("%d runs were never handed in to their end; what there was of them is gone", discarded)

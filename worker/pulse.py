@@ -1,12 +1,11 @@
-"""The thread that shows that a worker lives, and ends it when its engine does not."""
+"""What shows that a worker lives, and ends it when its engine does not."""
 
 import logging
 import os
-import threading
 import time
 
 from tasks.dispatch import Dispatcher
-from tasks.errors import Unavailable
+from tasks.routine import Routine
 from worker.runner import ChunkRunner
 
 logger = logging.getLogger(__name__)
@@ -15,37 +14,37 @@ EXIT_STALLED = 70
 MAX_FAILURES = 3  # of the engine, without a token between them
 
 
-class Pulse(threading.Thread):
-    """Every few seconds: heartbeat, sweep, dispatch, and a look whether the engine still moves."""
+class Pulse:
+    """Every few seconds: heartbeat; sweep and dispatch; a look whether the engine still moves.
+
+    Each has a thread of its own, so that a ledger or a Redis that is slow to answer delays no other.
+    """
 
     def __init__(self, runner: ChunkRunner, dispatcher: Dispatcher):
-        super().__init__(name="pulse", daemon=True)
         self.runner, self.dispatcher = runner, dispatcher
         self.ledger, self.settings, self.engine = runner.ledger, runner.settings, runner.loop.engine
         self._moved = time.monotonic()
         self._progress = 0
 
-    def run(self) -> None:
-        while True:
-            self._watch()
-            try:
-                self._beat()
-            except Unavailable as error:
-                logger.warning("%s", error)
-            except Exception:
-                # A pulse that stops would make a working process look dead: say it and go on.
-                logger.exception("the heartbeat failed; it is tried again")
-            time.sleep(self.settings.sweep)
+    def start(self) -> None:
+        for work in (self.watch, self.beat, self.sweep):
+            Routine(work.__name__, self.settings.sweep, work).start()
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
         """Raises `Unavailable` when the ledger is away."""
         runner = self.runner
         self.ledger.workers.beat(runner.worker, active=self.engine.active, speed=runner.speed, rss=resident_bytes())
-        runner.clock = self.ledger.clock() - time.monotonic()
-        if not runner.stopping:
-            self.dispatcher.sweep(runner.spec.name)
+        asked = time.monotonic()
+        clock = self.ledger.clock()
+        runner.clock = clock - (asked + time.monotonic()) / 2
 
-    def _watch(self) -> None:
+    def sweep(self) -> None:
+        """Raises `Unavailable` when the ledger is away."""
+        if not self.runner.stopping:
+            self.dispatcher.sweep(self.runner.spec.name)
+
+    def watch(self) -> None:
+        """End this process when its engine makes no token any more."""
         if not self.engine.active or self.engine.progress != self._progress:
             self._moved, self._progress = time.monotonic(), self.engine.progress
         stuck = time.monotonic() - self._moved
