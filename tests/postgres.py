@@ -31,6 +31,10 @@ class Cluster:
     def url(self) -> str:
         return f"postgresql://touchstone@/postgres?host={self.folder}"
 
+    @property
+    def tcp_url(self) -> str:
+        return f"postgresql://touchstone@{self.host}:5432/postgres"
+
     @classmethod
     @contextmanager
     def running(cls, binaries: Path, host: str = "", prefix: Sequence[str] = ()) -> "Iterator[Cluster]":

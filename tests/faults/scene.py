@@ -118,10 +118,10 @@ class Scene:
         self.wait_ready(number)
         return started
 
-    def web(self) -> Web:
+    def web(self, host: str = "127.0.0.1", *, prefix: Sequence[str] = ()) -> Web:
         port = free_port()
-        process = self.start(f"web-{len(self.processes)}", python("tasks", "web", "--port", str(port)))
-        web = Web(process, f"http://127.0.0.1:{port}")
+        argv = [*prefix, *python("tasks", "web", "--host", host, "--port", str(port))]
+        web = Web(self.start(f"web-{len(self.processes)}", argv), f"http://{host}:{port}")
         until(lambda: _answers(web), START_SECONDS, "the web answers")
         return web
 
