@@ -16,7 +16,9 @@ from tasks.ledger import Ledger
 from tasks.migrate import migrate as migrate_ledger
 from tasks.registry import Registry
 from tasks.scorer import Scorer
+from tasks.service import MAX_PRIORITY
 from tasks.settings import Settings
+from tasks.states import RunAction
 from tasks.supervisor import EXIT_CANNOT_START
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -92,6 +94,55 @@ def scorer() -> None:
 def run(file: Path, models: str, samples: int, url: str) -> None:
     """Put the prompts of FILE (one a line, or blocks between lines of ---) to the models, with a progress bar."""
     remote.run_file(url, file, [name for name in models.split(",") if name], samples)
+
+
+def of_run(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the argument and the option of a command that acts on one run."""
+    url = click.option("--url", default=DEFAULT_URL, show_default=True, envvar="TOUCHSTONE_URL")
+    return click.argument("run_id", metavar="RUN")(url(command))
+
+
+@main.command()
+@of_run
+def pause(run_id: str, url: str) -> None:
+    """Start nothing more of RUN; what has begun is done to its end."""
+    remote.act(url, run_id, RunAction.PAUSE)
+
+
+@main.command()
+@of_run
+def resume(run_id: str, url: str) -> None:
+    """Let RUN, which is paused, go on."""
+    remote.act(url, run_id, RunAction.RESUME)
+
+
+@main.command()
+@of_run
+def cancel(run_id: str, url: str) -> None:
+    """End RUN; partial text is kept."""
+    remote.act(url, run_id, RunAction.CANCEL)
+
+
+@main.command()
+@of_run
+def retry(run_id: str, url: str) -> None:
+    """Do again what failed of RUN."""
+    remote.act(url, run_id, RunAction.RETRY)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@of_run
+@click.argument("priority", type=click.IntRange(-MAX_PRIORITY, MAX_PRIORITY))
+def priority(run_id: str, priority: int, url: str) -> None:
+    """Let RUN go before (above 0) or after (below 0) others of its kind."""
+    remote.prioritise(url, run_id, priority)
+
+
+@main.command()
+@of_run
+def delete(run_id: str, url: str) -> None:
+    """Delete RUN with all its answers and scores."""
+    remote.delete(url, run_id)
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""``run FILE``: a program's way through the API of a running Touchstone."""
+"""``run FILE``, ``pause RUN`` and so on: a program's way through the API of a running Touchstone."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,9 +14,11 @@ import click
 
 from tasks.errors import InvalidInput, Unavailable
 from tasks.prompts import checked, read_text
+from tasks.states import RunAction
 
 POLL_SECONDS = 0.5
 TIMEOUT = 60.0
+NO_CONTENT = 204
 
 
 def call(url: str, body: IO[bytes] | None = None) -> Any:
@@ -26,10 +29,44 @@ def call(url: str, body: IO[bytes] | None = None) -> Any:
     headers = {"Content-Type": "application/octet-stream"}
     if body:
         headers["Content-Length"] = str(os.fstat(body.fileno()).st_size)
-    request = urllib.request.Request(url, body, headers)
+    return _open(urllib.request.Request(url, body, headers))
+
+
+def act(base: str, run_id: str, action: RunAction) -> None:
+    """Pause, resume, cancel or retry a run and say what has become of it."""
+    _say(_post(f"{_url(base, run_id)}/{action}", {}))
+
+
+def prioritise(base: str, run_id: str, priority: int) -> None:
+    """Change the priority of a run and say what has become of it."""
+    _say(_post(f"{_url(base, run_id)}/priority", {"priority": priority}))
+
+
+def delete(base: str, run_id: str) -> None:
+    """Delete a run with all its rows."""
+    _open(urllib.request.Request(_url(base, run_id), method="DELETE"))
+    click.echo(f"run {run_id} is deleted")
+
+
+def _url(base: str, run_id: str) -> str:
+    return f"{base}/api/runs/{urllib.parse.quote(run_id, safe='')}"
+
+
+def _say(run: Any) -> None:
+    counts = ", ".join(f"{number} {name}" for name, number in run["counts"].items())
+    click.echo(f"run {run['id']} is {run['state']}, priority {run['priority']}: {counts}")
+
+
+def _post(url: str, body: Mapping[str, Any]) -> Any:
+    headers = {"Content-Type": "application/json"}
+    return _open(urllib.request.Request(url, json.dumps(dict(body)).encode(), headers))
+
+
+def _open(request: urllib.request.Request) -> Any:
+    url = request.full_url
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            return json.load(response)
+            return json.load(response) if response.status != NO_CONTENT else None
     except urllib.error.HTTPError as error:
         try:
             message = json.load(error)["error"]["message"]

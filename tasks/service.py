@@ -16,13 +16,14 @@ from tasks.prompts import checked
 from tasks.registry import Registry
 from tasks.sampling import check_settings
 from tasks.settings import Settings
-from tasks.states import RunKind
+from tasks.states import RunAction, RunKind
 
 ARENA_PROMPTS = 8  # a run up to this many prompts is taken for one that a person watches
 MAX_SAMPLES = 16
+MAX_PRIORITY = 9
+MAX_DEADLINE = 86_400.0
 CHUNK_SECONDS = 1.5
-FIRST_CHUNK = 8
-MAX_CHUNK = 128
+MAX_CHUNK = 256
 
 
 class Service:
@@ -44,9 +45,11 @@ class Service:
         kind: RunKind | None = None,
         idempotency_key: str | None = None,
         title: str = "",
+        deadline: float | None = None,
     ) -> tuple[Run, bool]:
         """Store a run and set it going; returns it and whether it is new. ``prompts`` is read once, as a stream.
 
+        ``deadline``: seconds a worker may take over one completion (None: as the model's entry in the registry says).
         When this returns the run is committed. Raises `InvalidInput`, `NotFound` (a model), `Conflict` (an
         idempotency key used for another request) and `Unavailable`.
         """
@@ -55,6 +58,7 @@ class Service:
             raise InvalidInput(f"samples must be a whole number from 1 to {MAX_SAMPLES}.", "samples")
         if idempotency_key is not None and not 1 <= len(idempotency_key) <= 128:
             raise InvalidInput("Idempotency-Key must have 1 to 128 characters.", "Idempotency-Key")
+        _check_deadline(deadline)
         stream = checked(prompts)
         beginning = list(itertools.islice(stream, ARENA_PROMPTS + 1))
         kind = kind or (RunKind.ARENA if len(beginning) <= ARENA_PROMPTS else RunKind.BULK)
@@ -66,6 +70,7 @@ class Service:
             samples=samples,
             title=title,
             idempotency_key=idempotency_key,
+            deadline=deadline,
         )
         run, is_new = self.ledger.runs.submit(new, itertools.chain(beginning, stream))
         if is_new:
@@ -73,18 +78,52 @@ class Service:
         return run, is_new
 
     def chunk_size(self, model: str, samples: int) -> int:
-        """Prompts a chunk: about `CHUNK_SECONDS` of the model's measured speed."""
-        speed = self.ledger.workers.speed(model)
-        completions = FIRST_CHUNK if speed is None else speed * CHUNK_SECONDS
+        """Prompts a chunk: about `CHUNK_SECONDS` of what a worker of the model does, by its reported speed.
+
+        No fewer than half of a worker's slots: a chunk lasts as long as its longest completion, and of smaller ones
+        as many as are sent ahead would leave slots empty. A speed measured with a single prompt is far too low, too.
+        """
+        speed = self.ledger.workers.speed(model) or 0.0
+        completions = max(speed * CHUNK_SECONDS, self.registry.get(model).slots / 2)
         return max(1, min(MAX_CHUNK, round(completions / samples)))
 
-    def cancel(self, run_id: str) -> Run:
-        """End a run; what a worker has of it is kept. Raises `NotFound`."""
-        self.ledger.control.cancel(run_id)
+    def act(self, run_id: str, action: RunAction) -> Run:
+        """Pause, resume or cancel a run, or do again what failed of it.
+
+        Raises `NotFound`, and `Conflict` where the state of the run forbids it.
+        """
+        control = self.ledger.control
+        acts = {
+            RunAction.PAUSE: control.pause,
+            RunAction.RESUME: control.resume,
+            RunAction.CANCEL: control.cancel,
+            RunAction.RETRY: control.retry,
+        }
+        acts[action](run_id)
+        run = self.ledger.runs.get(run_id)
+        if action in (RunAction.RESUME, RunAction.RETRY):
+            self.dispatching.request(run.models)
+        return run
+
+    def prioritise(self, run_id: str, priority: int) -> Run:
+        """Let a run go before or after others of its kind. Raises `InvalidInput`, `NotFound` and `Conflict`."""
+        if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > MAX_PRIORITY:
+            raise InvalidInput(f"priority must be a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}.", "priority")
+        self.ledger.control.prioritise(run_id, priority)
         return self.ledger.runs.get(run_id)
+
+    def delete(self, run_id: str) -> None:
+        """Remove a run with all that belongs to it. Raises `NotFound`."""
+        self.ledger.control.delete(run_id)
 
     def redis_alive(self) -> bool:
         try:
             return bool(self.live.client.ping())
         except RedisError:
             return False
+
+
+def _check_deadline(seconds: float | None) -> None:
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if seconds is not None and not (is_number and 0 < seconds <= MAX_DEADLINE):
+        raise InvalidInput(f"deadline must be a number of seconds above 0, at most {MAX_DEADLINE:.0f}.", "deadline")

@@ -28,6 +28,15 @@ class RunState(StrEnum):
         return self in (RunState.DONE, RunState.CANCELLED)
 
 
+class RunAction(StrEnum):
+    """What may be done to a run, besides deleting it and changing its priority."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
+    RETRY = "retry"
+
+
 class ChunkState(StrEnum):
     """pending → queued (a message is out) → leased (a worker holds it) → done, cancelled or failed."""
 

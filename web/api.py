@@ -13,13 +13,13 @@ from tasks.errors import InvalidInput
 from tasks.ledger.records import NewPrompt, Run
 from tasks.prompts import read_text
 from tasks.service import MAX_SAMPLES
-from tasks.states import RunKind
+from tasks.states import RunAction, RunKind
 from web import events, views
 from web.host import service
 from web.openapi import DOCUMENT
 
 OWNER = "api"
-KEYS = {"prompts", "models", "sampling", "samples", "kind"}
+KEYS = {"prompts", "models", "sampling", "samples", "kind", "deadline"}
 MAX_PAGE = 1000
 MAX_DIGITS = 12
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -44,6 +44,7 @@ def submit() -> ResponseReturnValue:
         models=_names(body.get("models")),
         sampling=body.get("sampling", {}),
         samples=body.get("samples", 1),
+        deadline=body.get("deadline"),
         kind=_kind(body.get("kind")),
         owner=OWNER,
         idempotency_key=request.headers.get("Idempotency-Key"),
@@ -98,10 +99,24 @@ def stream(run_id: str) -> ResponseReturnValue:
     )
 
 
-@blueprint.post("/runs/<run_id>/cancel")
-def cancel(run_id: str) -> ResponseReturnValue:
+@blueprint.post("/runs/<run_id>/pause", defaults={"action": RunAction.PAUSE})
+@blueprint.post("/runs/<run_id>/resume", defaults={"action": RunAction.RESUME})
+@blueprint.post("/runs/<run_id>/cancel", defaults={"action": RunAction.CANCEL})
+@blueprint.post("/runs/<run_id>/retry", defaults={"action": RunAction.RETRY})
+def act(run_id: str, action: RunAction) -> ResponseReturnValue:
     _json_object(required=False)
-    return _describe(service().cancel(run_id))
+    return _describe(service().act(run_id, action))
+
+
+@blueprint.post("/runs/<run_id>/priority")
+def prioritise(run_id: str) -> ResponseReturnValue:
+    return _describe(service().prioritise(run_id, _json_object(required=True).get("priority", "")))
+
+
+@blueprint.delete("/runs/<run_id>")
+def delete(run_id: str) -> ResponseReturnValue:
+    service().delete(run_id)
+    return "", 204
 
 
 @blueprint.get("/models")
@@ -126,7 +141,8 @@ def _accepted(run: Run) -> ResponseReturnValue:
 
 def _describe(run: Run) -> dict[str, Any]:
     names = [{"name": name, "counts": counts.to_dict()} for name, counts in run.models.items()]
-    return {"id": run.id, "state": run.state, "counts": run.counts.to_dict(), "models": names}
+    facts = {"priority": run.priority, "deadline": run.deadline}
+    return {"id": run.id, "state": run.state} | facts | {"counts": run.counts.to_dict(), "models": names}
 
 
 def _json_object(required: bool) -> Mapping[str, Any]:

@@ -4,8 +4,8 @@ from typing import Any
 
 from tasks.prompts import MAX_PROMPTS
 from tasks.sampling import BOUNDS, MAX_STOPS
-from tasks.service import MAX_SAMPLES
-from tasks.states import FinishReason, RunKind, RunState
+from tasks.service import MAX_DEADLINE, MAX_PRIORITY, MAX_SAMPLES
+from tasks.states import FinishReason, RunAction, RunKind, RunState
 
 
 def _ref(name: str) -> dict[str, str]:
@@ -31,6 +31,14 @@ def _parameter(name: str, place: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 ERRORS = {"404": "Not there", "409": "Contradiction", "415": "Not JSON", "422": "Invalid input", "503": "Try again"}
 WHOLE, TEXT = {"type": "integer"}, {"type": "string"}
+PRIORITY = WHOLE | {"minimum": -MAX_PRIORITY, "maximum": MAX_PRIORITY}
+DEADLINE = {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": MAX_DEADLINE}
+ACTIONS = {
+    RunAction.PAUSE: "Start nothing more of a run; what has begun is done to its end",
+    RunAction.RESUME: "Let a paused run go on",
+    RunAction.CANCEL: "End a run; partial text is kept",
+    RunAction.RETRY: "Do again what failed of a run",
+}
 RUN_ID = _parameter("id", "path", TEXT)
 SAMPLING = {
     name: {"type": "integer" if b.integer else "number", "minimum": b.low, "maximum": b.high}
@@ -62,7 +70,10 @@ DOCUMENT: dict[str, Any] = {
             )
             | {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
         },
-        "/api/runs/{id}": {"get": _operation("State and counts", {"200": _answer("The run", _ref("Run"))}, RUN_ID)},
+        "/api/runs/{id}": {
+            "get": _operation("State and counts", {"200": _answer("The run", _ref("Run"))}, RUN_ID),
+            "delete": _operation("Delete a run with all its rows", {"204": _answer("It is gone")}, RUN_ID),
+        },
         "/api/runs/{id}/completions": {
             "get": _operation(
                 "Completions with their phases",
@@ -81,8 +92,17 @@ DOCUMENT: dict[str, Any] = {
                 _parameter("Last-Event-ID", "header", TEXT),
             )
         },
-        "/api/runs/{id}/cancel": {
-            "post": _operation("End a run; partial text is kept", {"200": _answer("The run", _ref("Run"))}, RUN_ID)
+        **{
+            f"/api/runs/{{id}}/{action}": {"post": _operation(text, {"200": _answer("The run", _ref("Run"))}, RUN_ID)}
+            for action, text in ACTIONS.items()
+        },
+        "/api/runs/{id}/priority": {
+            "post": _operation(
+                "Let a run go before (above 0) or after others of its kind",
+                {"200": _answer("The run", _ref("Run"))},
+                RUN_ID,
+                body={"type": "object", "properties": {"priority": PRIORITY}, "required": ["priority"]},
+            )
         },
         "/api/models": {"get": _operation("The registry", {"200": _answer("Models", OBJECT)})},
         "/api/workers": {"get": _operation("Worker processes", {"200": _answer("Workers", OBJECT)})},
@@ -101,6 +121,7 @@ DOCUMENT: dict[str, Any] = {
                     "sampling": {"type": "object", "properties": SAMPLING, "additionalProperties": False},
                     "samples": {"type": "integer", "minimum": 1, "maximum": MAX_SAMPLES},
                     "kind": {"enum": list(RunKind)},
+                    "deadline": DEADLINE,
                 },
             },
             "Submitted": {"type": "object", "properties": {"id": TEXT, "url": TEXT}, "required": ["id", "url"]},
@@ -109,7 +130,9 @@ DOCUMENT: dict[str, Any] = {
                 "type": "object",
                 "properties": {
                     "id": TEXT,
-                    "state": {"enum": list(RunState)},
+                    "state": {"enum": [state for state in RunState if state is not RunState.DELETED]},
+                    "priority": PRIORITY,
+                    "deadline": DEADLINE,
                     "counts": _ref("Counts"),
                     "models": {
                         "type": "array",

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, and_, delete, insert, or_, select, tuple_, update
 
 from tasks.errors import Conflict, NotFound
 from tasks.ledger.closing import WAITING, add_counts, close_chunks, finish_complete_runs, is_there, lock_run
@@ -17,6 +17,7 @@ from tasks.states import ChunkState, FinishReason, Outcome, RunState
 AT_ONCE = 500  # chunks that a cancel closes itself; the sweep closes the rest
 RETRIED_CHUNK = 8
 RETRIED_AT_ONCE = 5000
+LARGEST_CHUNK = 4096
 
 
 class Control:
@@ -76,7 +77,8 @@ class Control:
     def retry(self, run_id: str) -> int:
         """Put what failed to the models once more; returns how many completions those are.
 
-        Attempts are counted anew. Raises `Conflict` for a cancelled run.
+        Attempts are counted anew. What failed in a chunk that has not ended stays as it is: its end must come first.
+        Raises `Conflict` for a cancelled run.
         """
         total = 0
         while number := self.database.transact(lambda connection: self._retry_some(connection, run_id)):
@@ -91,7 +93,18 @@ class Control:
             raise Conflict("This run was cancelled; what is left of it is not done again. Submit its prompts anew.")
         failed = [reason for reason in FinishReason if reason.outcome is Outcome.FAILED]
         key = (completion.c.model, completion.c.idx, completion.c.sample)
-        query = select(*key).where(completion.c.run == run_id, completion.c.finish_reason.in_(failed))
+        in_open_chunk = and_(
+            chunk.c.run == completion.c.run,
+            chunk.c.model == completion.c.model,
+            chunk.c.first.between(completion.c.idx - LARGEST_CHUNK, completion.c.idx),
+            chunk.c.first + chunk.c.count > completion.c.idx,
+            chunk.c.state.in_([*WAITING, ChunkState.LEASED]),
+        )
+        query = select(*key).where(
+            completion.c.run == run_id,
+            completion.c.finish_reason.in_(failed),
+            ~select(chunk.c.id).where(in_open_chunk).exists(),
+        )
         rows = [tuple(row) for row in connection.execute(query.order_by(*key).limit(RETRIED_AT_ONCE))]
         if not rows:
             return 0

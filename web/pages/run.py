@@ -4,6 +4,7 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from tasks.answers import completion_phases
+from tasks.states import RunAction
 from web import figures, language
 from web.host import service
 
@@ -35,7 +36,25 @@ def show(run_id: str) -> ResponseReturnValue:
     )
 
 
-@blueprint.post("/runs/<run_id>/cancel")
-def cancel(run_id: str) -> ResponseReturnValue:
-    service().cancel(run_id)
-    return redirect(url_for("run.show", run_id=run_id), 303)
+@blueprint.post(f"/runs/<run_id>/<any({','.join(RunAction)}):action>")
+def act(run_id: str, action: str) -> ResponseReturnValue:
+    service().act(run_id, RunAction(action))
+    return _back(run_id)
+
+
+@blueprint.post("/runs/<run_id>/priority")
+def prioritise(run_id: str) -> ResponseReturnValue:
+    service().prioritise(run_id, request.form.get("priority", default=0, type=int))
+    return _back(run_id)
+
+
+@blueprint.post("/runs/<run_id>/delete")
+def delete(run_id: str) -> ResponseReturnValue:
+    service().delete(run_id)
+    return redirect(url_for("batches.show"), 303)
+
+
+def _back(run_id: str) -> ResponseReturnValue:
+    """To the page whose button was pressed."""
+    batches = request.form.get("back") == "batches"
+    return redirect(url_for("batches.show") if batches else url_for("run.show", run_id=run_id), 303)

@@ -53,7 +53,7 @@ function follow() {
   on("state", showState);
   on("end", () => {
     source.close();
-    document.getElementById("stop")?.remove();
+    document.getElementById("controls").remove();
     // Scores follow within seconds; then the radar of this run can be drawn.
     setTimeout(() => location.reload(), 2500);
   });

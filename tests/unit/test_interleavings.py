@@ -1,0 +1,309 @@
+"""Whatever happens in whatever order, no state of the ledger lies (I2–I6, I11): hypothesis thinks of the orders."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, Phase
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import delete, select
+
+from tasks.errors import Conflict, NotFound
+from tasks.ledger import MAX_ATTEMPTS, Ledger
+from tasks.ledger.closing import CANCEL_GRACE
+from tasks.ledger.records import Claim, Completion, Environment, NewPrompt, NewRun, Worker
+from tasks.ledger.tables import chunk, completion, prompt, run, run_model, worker
+from tasks.states import ChunkState, FinishReason, Outcome, RunKind, RunState, WorkerState
+from tests.clock import pass_time
+
+T = TypeVar("T")
+Key = tuple[str, str, int, int]
+MODELS = ("a", "b")
+ACTIVE = (ChunkState.PENDING, ChunkState.QUEUED, ChunkState.LEASED)
+MADE_WITH = Environment("e", {})
+SOME = st.integers(0, 99)
+WISHES = (*("pause", "resume", "retry") * 3, "prioritise", "cancel", "delete")  # what ends a run is rarer
+EXAMPLES = {"sqlite": 80, "postgresql": 20}
+
+
+def pick(some: Sequence[T], number: int) -> T:
+    return some[number % len(some)]
+
+
+class Interleavings(RuleBasedStateMachine):
+    """Two models, a few small runs, workers that die, messages lost or sent twice, people who change their minds."""
+
+    def __init__(self, ledger: Ledger):
+        super().__init__()
+        self.ledger = ledger
+        self.keys: dict[str, set[Key]] = {}  # what each run that was not deleted must end with
+        self.deleted: set[str] = set()
+        self.cancelled: dict[str, float] = {}  # seconds since then
+        self.rows: dict[Key, tuple[FinishReason, str]] = {}
+        self.messages: list[int] = []
+        self.held: list[Claim] = []  # claims whose worker believes in them
+        self.tokens: set[str] = set()
+        self.attempts: Counter[Key] = Counter()
+
+    @initialize()
+    def empty(self) -> None:
+        with self.ledger.database.write() as connection:
+            for table in (run, worker):
+                connection.execute(delete(table))
+        self.beat()
+        self.submit(3, 2, 1, RunKind.BULK)
+
+    @rule()
+    def beat(self) -> None:
+        self.ledger.workers.register(Worker("w", "a", WorkerState.READY, "host", 1, "cpu", "", "float32", 8))
+
+    @precondition(lambda self: len(self.keys) < 3)
+    @rule(prompts=st.integers(1, 4), size=st.integers(1, 3), samples=st.integers(1, 2), kind=st.sampled_from(RunKind))
+    def submit(self, prompts: int, size: int, samples: int, kind: RunKind) -> None:
+        new = NewRun(kind, "owner", dict.fromkeys(MODELS, size), {}, samples)
+        made, _ = self.ledger.runs.submit(new, [NewPrompt("x")] * prompts)
+        self.keys[made.id] = {(made.id, m, i, s) for m in MODELS for i in range(prompts) for s in range(samples)}
+
+    @rule(model=st.sampled_from(MODELS))
+    def dispatch(self, model: str) -> None:
+        capacity = {RunKind.ARENA: 2, RunKind.BULK: 3}
+        items = self.ledger.outbox.dispatch(model, capacity)
+        assert all(number <= capacity[lane] for lane, number in Counter(item.lane for item in items).items())
+        self.messages += [item.chunk for item in items]
+
+    @precondition(lambda self: self.messages)
+    @rule(which=SOME, again=st.booleans())
+    def claim(self, which: int, again: bool) -> None:
+        message = pick(self.messages, which)
+        if not again:
+            self.messages.remove(message)
+        claim = self.ledger.chunks.claim(message, "w")
+        if claim is None:
+            return
+        assert self.ledger.runs.get(claim.run).state is RunState.RUNNING
+        assert claim.token not in self.tokens
+        self.tokens.add(claim.token)
+        self.held.append(claim)
+        for idx, sample in claim.missing:
+            self.attempts[claim.run, claim.model, idx, sample] += 1
+
+    @precondition(lambda self: self.held)
+    @rule(which=SOME, seconds=st.sampled_from([1.0, 5.0]))
+    def cancel_held(self, which: int, seconds: float) -> None:
+        """A cancel while a worker that lives holds something, which then hands in, in time or not."""
+        claim = pick(self.held, which)
+        self.beat()
+        if claim.run in self.keys and not self.ledger.runs.get(claim.run).state.is_final:
+            self.ledger.control.cancel(claim.run)
+            self.cancelled[claim.run] = 0.0
+            self.wait(seconds)
+            self.hand_in(claim, 1, FinishReason.STOP, last=False)
+
+    @precondition(lambda self: self.held)
+    @rule(which=SOME, count=st.integers(1, 3), reason=st.sampled_from(["stop", "error", "deadline", "cancelled"]))
+    def write(self, which: int, count: int, reason: str) -> None:
+        self.hand_in(pick(self.held, which), count, FinishReason(reason), last=False)
+
+    @precondition(lambda self: self.held)
+    @rule(which=SOME, reason=st.sampled_from(["stop", "length", "error"]), separately=st.booleans())
+    def finish(self, which: int, reason: str, separately: bool) -> None:
+        claim = pick(self.held, which)
+        self.held.remove(claim)
+        if self.hand_in(claim, len(claim.missing), FinishReason(reason), last=not separately) and separately:
+            assert self.ledger.chunks.finish(claim)
+
+    def hand_in(self, claim: Claim, count: int, reason: FinishReason, last: bool) -> bool:
+        valid = self.is_valid(claim) and self.cancelled.get(claim.run, 0.0) < CANCEL_GRACE
+        rows = [
+            Completion(claim.run, claim.model, idx, sample, claim.token, reason, "why", attempt=claim.attempt)
+            for idx, sample in claim.missing[:count]
+        ]
+        written = self.ledger.chunks.write(claim, rows, MADE_WITH, last)
+        assert written == valid
+        for row in rows if written else []:
+            self.rows.setdefault((row.run, row.model, row.idx, row.sample), (reason, claim.token))
+        return written
+
+    def is_valid(self, claim: Claim) -> bool:
+        with self.ledger.database.read() as connection:
+            query = select(chunk.c.token).where(chunk.c.id == claim.chunk)
+            return connection.execute(query).scalar() == claim.token
+
+    @rule(model=st.sampled_from(MODELS))
+    def take(self, model: str) -> None:
+        """What most often happens: chunks are sent and claimed at once."""
+        self.dispatch(model)
+        while self.messages:
+            self.claim(0, again=False)
+
+    @rule(model=st.sampled_from(MODELS), times=st.integers(1, 4), swept=st.booleans())
+    def everybody_dies(self, model: str, times: int, swept: bool) -> None:
+        for _ in range(times):
+            self.take(model)
+            self.held.clear()
+            self.wait(31.0)
+            if swept:
+                self.sweep(10.0)
+
+    @precondition(lambda self: self.held)
+    @rule(which=SOME, how=st.sampled_from(["dies", "fails", "releases", "renews"]))
+    def end(self, which: int, how: str) -> None:
+        claim = pick(self.held, which)
+        valid = self.is_valid(claim)
+        if how == "renews":
+            self.ledger.chunks.renew(claim)
+            return
+        self.held.remove(claim)
+        if how == "fails":
+            self.ledger.chunks.fail(claim)
+        elif how == "releases":
+            self.ledger.chunks.release([claim])
+            for idx, sample in claim.missing if valid else ():
+                self.attempts[claim.run, claim.model, idx, sample] -= 1
+
+    @rule(seconds=st.sampled_from([1.0, 5.0, 31.0]))
+    def wait(self, seconds: float) -> None:
+        pass_time(self.ledger, seconds)
+        self.cancelled = {run_id: since + seconds for run_id, since in self.cancelled.items()}
+
+    @rule(lost_after=st.sampled_from([-1.0, 10.0]))
+    def sweep(self, lost_after: float) -> None:
+        self.ledger.sweeper.sweep(lost_after)
+
+    @precondition(lambda self: self.keys)
+    @rule(
+        which=SOME, wish=st.sampled_from(["pause", "resume", "cancel", "retry", "prioritise", "delete"]), priority=SOME
+    )
+    def control(self, which: int, wish: str, priority: int) -> None:
+        run_id = pick(list(self.keys), which)
+        before = self.ledger.runs.get(run_id).state
+        act = getattr(self.ledger.control, wish)
+        try:
+            act(run_id, *([priority] if wish == "prioritise" else []))
+        except Conflict:
+            assert before is RunState.CANCELLED or (before is RunState.DONE and wish != "retry")
+            return
+        if wish == "delete":
+            del self.keys[run_id]
+            self.deleted.add(run_id)
+            self.rows = {key: row for key, row in self.rows.items() if key[0] != run_id}
+            return
+        after = self.ledger.runs.get(run_id).state
+        if wish == "cancel" and before is not RunState.DONE:
+            assert after is RunState.CANCELLED
+            self.cancelled.setdefault(run_id, 0.0)
+        elif wish == "pause":
+            assert after is RunState.PAUSED
+        elif wish == "resume":
+            assert after in (RunState.PENDING, RunState.RUNNING)
+        elif wish == "retry":
+            self.forget_retried(run_id)
+
+    def forget_retried(self, run_id: str) -> None:
+        there = {(row.run, row.model, row.idx, row.sample) for row in self.stored()}
+        for key in [key for key in self.rows if key[0] == run_id and key not in there]:
+            assert self.rows.pop(key)[0].outcome is Outcome.FAILED
+            self.attempts[key] = 0
+
+    def stored(self) -> Sequence[Any]:
+        with self.ledger.database.read() as connection:
+            return connection.execute(select(completion)).all()
+
+    @invariant()
+    def nothing_lies(self) -> None:
+        stored = self.stored()
+        for row in stored:
+            key = (row.run, row.model, row.idx, row.sample)
+            if row.run in self.keys:
+                # What the ledger itself closed is learned here; nothing that is there ever changes.
+                assert self.rows.setdefault(key, (FinishReason(row.finish_reason), row.text)) == (
+                    row.finish_reason,
+                    row.text,
+                )
+        there = {(row.run, row.model, row.idx, row.sample) for row in stored if row.run in self.keys}
+        assert there == self.rows.keys()
+        with self.ledger.database.read() as connection:
+            chunks = connection.execute(select(chunk)).all()
+        for run_id, keys in self.keys.items():
+            self.check_run(run_id, keys & there, keys)
+            self.check_chunks([one for one in chunks if one.run == run_id], keys - there)
+        assert all(number <= MAX_ATTEMPTS for number in self.attempts.values())
+        for run_id in self.deleted:
+            with pytest.raises(NotFound):
+                self.ledger.runs.get(run_id)
+
+    def check_run(self, run_id: str, there: set[Key], keys: set[Key]) -> None:
+        seen = self.ledger.runs.get(run_id)
+        outcomes = Counter(self.rows[key][0].outcome for key in there)
+        for model in MODELS:
+            assert seen.models[model].total == len([key for key in keys if key[1] == model])
+        counts = seen.counts
+        assert {Outcome.DONE: counts.done, Outcome.FAILED: counts.failed, Outcome.CANCELLED: counts.cancelled} == {
+            outcome: outcomes[outcome] for outcome in Outcome
+        }
+        assert counts.pending == len(keys) - len(there) >= 0
+        assert (seen.state is RunState.CANCELLED) == (run_id in self.cancelled)
+        if seen.finished is not None:
+            assert seen.state.is_final and counts.pending == 0
+        assert seen.state is not RunState.DONE or seen.finished is not None
+
+    def check_chunks(self, chunks: Sequence[Any], missing: set[Key]) -> None:
+        """Nothing is lost: what is missing is still to be done by some chunk; and only leases have tokens."""
+        active = [one for one in chunks if one.state in ACTIVE]
+        assert all((one.state == ChunkState.LEASED) == (one.token is not None) for one in chunks)
+        assert all(one.attempt <= MAX_ATTEMPTS for one in chunks)
+        for _, model, idx, _ in missing:
+            assert any(one.model == model and one.first <= idx < one.first + one.count for one in active)
+
+    def teardown(self) -> None:
+        """Work until nothing is left to do: then every run has ended with exactly what it must have."""
+        for run_id in self.keys:
+            if self.ledger.runs.get(run_id).state is RunState.PAUSED:
+                self.ledger.control.resume(run_id)
+        for _ in range(20):
+            if not self.is_left():
+                break
+            self.wait(40.0)
+            self.sweep(-1.0)
+            for model in MODELS:
+                self.take(model)
+            while self.held:
+                self.finish(0, "stop", separately=False)
+            self.nothing_lies()
+        assert not self.is_left()
+        assert self.rows.keys() == {key for keys in self.keys.values() for key in keys}
+
+    def is_left(self) -> bool:
+        """Whether a run has not ended, or something is there of a deleted one."""
+        if any(self.ledger.runs.get(run_id).finished is None for run_id in self.keys):
+            return True
+        with self.ledger.database.read() as connection:
+            return any(
+                connection.execute(select(table.c.run).where(table.c.run.in_(self.deleted))).first()
+                for table in (prompt, chunk, completion, run_model)
+            )
+
+
+def test_no_interleaving_makes_a_state_lie(each_ledger: Ledger) -> None:
+    name = each_ledger.database.engine.dialect.name
+    run_state_machine_as_test(
+        lambda: Interleavings(each_ledger),
+        settings=hypothesis_settings(
+            max_examples=EXAMPLES[name],
+            stateful_step_count=50,
+            deadline=None,
+            derandomize=True,
+            phases=[Phase.explicit, Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
