@@ -22,8 +22,9 @@ class ModelSpec:
     """One model of the registry.
 
     ``source`` is a folder (absolute) or a hub id, ``cores`` the CPU cores its worker is pinned to (empty: chosen
-    at start), ``slots`` how many completions run at once, ``max_context`` tokens of prompt and completion together
-    (0: what the model was built for), ``template`` the text around a prompt, ``decoding`` its default settings.
+    at start), ``slots`` how many completions run at once, ``deadline`` how many seconds one may take,
+    ``max_context`` tokens of prompt and completion together (0: what the model was built for), ``template`` the text
+    around a prompt, ``decoding`` its default settings.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ModelSpec:
     dtype: str = "auto"
     slots: int = 16
     max_context: int = 0
+    deadline: float = 600.0
     template: str = "{prompt}"
     add_special_tokens: bool = True
     deterministic: bool = False
@@ -121,6 +123,9 @@ class _Reader:
         for key in ("add_special_tokens", "deterministic"):
             if not isinstance(block.get(key, True), bool):
                 self.fail(index, key, f"{key} must be true or false")
+        deadline = block.get("deadline", 1)
+        if isinstance(deadline, bool) or not isinstance(deadline, int | float) or not 0 < deadline <= 86_400:
+            self.fail(index, "deadline", "deadline must be a number of seconds above 0, at most 86400")
         template = block.get("template", "{prompt}")
         if not isinstance(template, str) or template.count("{prompt}") != 1:
             self.fail(index, "template", "template must contain {prompt} exactly once")

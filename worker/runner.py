@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 SHOW_SECONDS = 0.04
 WRITE_SECONDS = 0.25
 LOOK_SECONDS = 1.0
-PROMPT_SECONDS = 600.0
 PRIORITY = {RunKind.ARENA: 0, RunKind.BULK: 1}
 
 Key = tuple[int, int]
@@ -44,6 +43,7 @@ class Work:
     renewed: float = field(default_factory=time.monotonic)
     looked: float = field(default_factory=time.monotonic)
     progress: int = -1
+    ended: bool = False
 
 
 class EngineFailed(Exception):
@@ -115,7 +115,7 @@ class ChunkRunner:
             self._count_out(len(claim.missing) - len(work.requests))
             for request_id in work.requests:
                 self.loop.cancel(request_id)
-        return held and self.ledger.chunks.finish(claim)
+        return held and (work.ended or self.ledger.chunks.finish(claim))
 
     def _submit_all(self, work: Work) -> None:
         claim = work.claim
@@ -125,7 +125,7 @@ class ChunkRunner:
                 prompt=self.spec.render(claim.prompts[idx].text),
                 sampling=self._sampling(claim, idx, sample),
                 priority=PRIORITY[claim.kind],
-                deadline=time.monotonic() + PROMPT_SECONDS,
+                deadline=time.monotonic() + (claim.deadline or self.spec.deadline),
             )
             work.requests[request.id] = (idx, sample)
             self.loop.submit(request, work.events.put)
@@ -144,7 +144,7 @@ class ChunkRunner:
             if work.requests and time.monotonic() < write_at:
                 continue
             write_at = time.monotonic() + WRITE_SECONDS
-            if not self._write(work) or not self._keep_lease(work):
+            if not self._write(work) or not (work.ended or self._keep_lease(work)):
                 return False
         return True
 
@@ -186,15 +186,20 @@ class ChunkRunner:
         work.live.clear()
 
     def _write(self, work: Work) -> bool:
-        """Store what has finished. While the ledger is away the results wait here, as long as the lease may hold."""
+        """Store what has finished, and with the last of it the end of the chunk; False when the lease was lost.
+
+        While the ledger is away the results wait here, as long as the lease may hold.
+        """
         if not work.finished:
             return True
         try:
-            held = self.ledger.chunks.write(work.claim, work.finished, self.model.environment)
+            last = not work.requests
+            held = self.ledger.chunks.write(work.claim, work.finished, self.model.environment, last)
         except Unavailable as error:
             logger.warning("%s", error)
             return time.monotonic() - work.renewed < self.settings.lease
         work.finished.clear()
+        work.ended = held and last
         return held
 
     def _keep_lease(self, work: Work) -> bool:

@@ -33,7 +33,7 @@ ACTIVE = (ChunkState.PENDING, ChunkState.QUEUED, ChunkState.LEASED)
 MADE_WITH = Environment("e", {})
 SOME = st.integers(0, 99)
 WISHES = (*("pause", "resume", "retry") * 3, "prioritise", "cancel", "delete")  # what ends a run is rarer
-EXAMPLES = {"sqlite": 80, "postgresql": 20}
+EXAMPLES = {"sqlite": 50, "postgresql": 12}
 
 
 def pick(some: Sequence[T], number: int) -> T:

@@ -3,17 +3,12 @@
 import dataclasses
 
 import pytest
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from sqlalchemy import text
 
 from tasks.errors import Conflict, InvalidInput, NotFound
 from tasks.ledger import Lease, Ledger
 from tasks.ledger.chunks import MAX_ATTEMPTS
 from tasks.ledger.records import Claim, Completion, Environment, NewPrompt, NewRun, Run, Worker
-from tasks.migrate import migrate
-from tasks.settings import Settings
 from tasks.states import FinishReason, RunKind, RunState, WorkerState
 
 MADE_WITH = Environment("e1", {"torch": "2"})
@@ -192,35 +187,3 @@ def test_bad_submissions_leave_nothing(each_ledger: Ledger) -> None:
     with pytest.raises(NotFound):
         ledger.runs.get("nothing")
     assert ledger.runs.total() == 0
-
-
-@given(st.lists(st.sampled_from(["take", "write", "finish", "crash", "sweep", "cancel"]), max_size=40))
-@hypothesis_settings(max_examples=25, deadline=None)
-def test_counts_add_up_whatever_happens(tmp_path_factory: pytest.TempPathFactory, steps: list[str]) -> None:
-    made = Settings(database_url=f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'l.db'}")
-    migrate(made)
-    ledger = Ledger(made)
-    run = submit(ledger, prompts=5, size=2, samples=2)
-    held: list[Claim] = []
-    for step in steps:
-        if step == "take":
-            held += take(ledger, "a") + take(ledger, "b")
-        elif step == "write" and held:
-            do(ledger, held[0], count=1)
-        elif step == "finish" and held:
-            claim = held.pop(0)
-            do(ledger, claim)
-            ledger.chunks.finish(claim)
-        elif step == "crash" and held:
-            held.pop()
-            expire(ledger)
-        elif step == "sweep":
-            ledger.sweeper.sweep(-1)
-        elif step == "cancel":
-            ledger.control.cancel(run.id)
-        rows = ledger.completions.page(run.id, limit=1000)
-        counts = ledger.runs.get(run.id).counts
-        assert counts.ended == len(rows)
-        assert counts.done == sum(row.finish_reason.outcome == "done" for row in rows)
-        assert counts.done + counts.failed + counts.cancelled + counts.pending == counts.total == 20
-    ledger.close()

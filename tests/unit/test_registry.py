@@ -38,6 +38,8 @@ def test_a_model_is_read_with_its_defaults(tmp_path: Path) -> None:
         (GOOD + 'devise = "cpu"\n', 4, "did you mean 'device'"),
         (GOOD + 'device = "gpu"\n', 4, "cuda:0"),
         (GOOD + "slots = 0\n", 4, "1 to 1024"),
+        (GOOD + "deadline = 0\n", 4, "seconds above 0"),
+        (GOOD + "deadline = true\n", 4, "seconds above 0"),
         (GOOD + 'dtype = "int3"\n', 4, "float32"),
         (GOOD + 'template = "no place"\n', 4, "{prompt}"),
         (GOOD + "cores = 2\n", 4, "list of core numbers"),
