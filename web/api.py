@@ -10,6 +10,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.wsgi import LimitedStream
 
 from tasks.errors import InvalidInput
+from tasks.ledger.completions import Place, place_of
 from tasks.ledger.records import NewPrompt, Run
 from tasks.prompts import read_text
 from tasks.service import MAX_SAMPLES
@@ -22,6 +23,7 @@ OWNER = "api"
 KEYS = {"prompts", "models", "sampling", "samples", "kind", "deadline"}
 MAX_PAGE = 1000
 MAX_DIGITS = 12
+PLACE = re.compile(r"(\d{1,9})\.(\d{1,9})\.(.+)")
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 blueprint = Blueprint("api", __name__, url_prefix="/api")
@@ -84,9 +86,11 @@ def show(run_id: str) -> ResponseReturnValue:
 def completions(run_id: str) -> ResponseReturnValue:
     ledger = service().ledger
     ledger.runs.get(run_id)
-    offset, limit = _whole("offset", 0, 0, 2**31), _whole("limit", 100, 1, MAX_PAGE)
-    rows = ledger.completions.page(run_id, request.args.get("model"), offset, limit)
-    return {"offset": offset, "limit": limit, "completions": [views.completion(row) for row in rows]}
+    limit = _whole("limit", 100, 1, MAX_PAGE)
+    rows = ledger.completions.page(run_id, request.args.get("model"), _place(request.args.get("after")), limit)
+    last = place_of(rows[-1]) if len(rows) == limit else None
+    following = f"{last.idx}.{last.sample}.{last.model}" if last else None
+    return {"completions": [views.completion(row) for row in rows], "next": following}
 
 
 @blueprint.get("/runs/<run_id>/events")
@@ -184,3 +188,10 @@ def _whole(name: str, default: int, low: int, high: int) -> int:
     if not text.isdecimal() or len(text) > MAX_DIGITS or not low <= int(text) <= high:
         raise InvalidInput(f"{name} must be a whole number from {low} to {high}.", name)
     return int(text)
+
+
+def _place(text: str | None) -> Place | None:
+    found = PLACE.fullmatch(text or "")
+    if text is not None and not found:
+        raise InvalidInput("after must be what an earlier page of completions gave as next.", "after")
+    return Place(int(found[1]), found[3], int(found[2])) if found else None

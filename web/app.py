@@ -11,6 +11,7 @@ from tasks.errors import TouchstoneError
 from tasks.service import Service
 from tasks.settings import Settings
 from web import api, health, language, security
+from web.figures import Figures
 from web.pages import arena, batches, benchmark, models, report, run
 from web.radar import radar_plot
 
@@ -31,7 +32,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         SESSION_COOKIE_SAMESITE="Lax",
         WTF_CSRF_TIME_LIMIT=None,
     )
-    app.extensions["touchstone"] = Service(settings)
+    app.extensions["touchstone"] = service = Service(settings)
+    app.extensions["touchstone.figures"] = Figures(service)
     app.before_request(_allow_files)
     app.before_request(security.prepare)  # before the CSRF check, whose error page needs it too
     csrf = CSRFProtect(app)

@@ -1,8 +1,11 @@
 """Axis scores of completions and the figures and tables that show them."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from functools import lru_cache
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from typing import Any
 
 from plotly.io import to_json
@@ -11,11 +14,14 @@ from tasks.answers import times_of
 from tasks.grace import Axis, AxisScore, axes_of
 from tasks.grace_texts import Language, text
 from tasks.latency import LatencySummary, phases_of, summarise
+from tasks.ledger.samples import Sample
 from tasks.service import Service
 from web.charts import interval_chart, latency_ecdf
 from web.radar import radar_data, radar_plot
 
-RECENT = 5000
+KEPT = 64
+PATIENCE_SECONDS = 0.1
+SPACING_SECONDS = 2.0  # between two computations of the same, while its run goes on
 # Until fluency is measured, artistry is shown by its repetition part, under that name.
 SPOKES = (Axis.GENERALIZATION, Axis.RELEVANCE, Axis.ARTISTRY_REPETITION, Axis.EFFICIENCY)
 SERVICE = {Language.ZH: "服务时间（秒）", Language.EN: "service time (s)"}
@@ -23,26 +29,95 @@ SERVICE = {Language.ZH: "服务时间（秒）", Language.EN: "service time (s)"
 
 @dataclass(frozen=True)
 class Standing:
-    """How models stand: their axis scores, their latency, and the figures as Plotly's JSON."""
+    """How models stand: their axis scores, their latency, and the figures as Plotly's JSON.
+
+    ``is_latest`` is false where newer ones are being computed.
+    """
 
     scores: tuple[AxisScore, ...]
     latency: dict[str, LatencySummary]
     radar: str
     intervals: str
     ecdf: str
+    is_latest: bool = True
 
 
-def standing(service: Service, language: Language, models: Collection[str], run_id: str | None = None) -> Standing:
-    """Compare ``models`` over the newest completions, or over those of one run. Kept until the ledger changes."""
-    return _standing(service, language, tuple(models), run_id, service.ledger.scores.state(models, run_id))
+@dataclass(frozen=True)
+class Wanted:
+    """What figures are of, and the language of their texts."""
+
+    language: Language
+    sample: Sample
 
 
-@lru_cache(maxsize=64)
-def _standing(
-    service: Service, language: Language, models: tuple[str, ...], run_id: str | None, state: tuple[int, float]
-) -> Standing:
-    scores = axes_of(service.ledger.scores.recent(models, run_id, RECENT))
-    rows = service.ledger.completions.recent(models, run_id, RECENT)
+@dataclass(frozen=True)
+class Kept:
+    """A standing with the state of the ledger that it is of and the point of `time.monotonic` it was made at."""
+
+    state: tuple[float, ...]
+    made: float
+    standing: Standing
+
+
+class Figures:
+    """Keeps what was computed until the ledger changes, and computes beside the requests.
+
+    A page waits `PATIENCE_SECONDS` for its figures; then it shows those from before, or says that they are coming.
+    """
+
+    def __init__(self, service: Service):
+        self.service = service
+        self._kept: OrderedDict[Wanted, Kept] = OrderedDict()
+        self._coming: dict[Wanted, Future[Standing]] = {}
+        self._lock = threading.Lock()
+        # One after the other: they are pure Python, and pages must go on being answered.
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="figures")
+
+    def standing(
+        self, language: Language, models: Iterable[str], run_id: str | None = None, patience: float = PATIENCE_SECONDS
+    ) -> Standing | None:
+        """How ``models`` stand over all runs or in one; None where that is still being computed."""
+        wanted = Wanted(language, Sample(tuple(models), run_id))
+        state = self.service.ledger.scores.state(wanted.sample)
+        with self._lock:
+            kept = self._kept.get(wanted)
+            if kept and kept.state == state:
+                self._kept.move_to_end(wanted)
+                return kept.standing
+            coming = self._coming.get(wanted)
+            if coming is None and (kept is None or time.monotonic() - kept.made > SPACING_SECONDS):
+                coming = self._coming[wanted] = self._pool.submit(self._make, wanted, state)
+        try:
+            if coming:
+                return coming.result(patience)
+        except TimeoutError:
+            pass  # what was kept is shown meanwhile
+        return replace(kept.standing, is_latest=False) if kept else None
+
+    def wait(self) -> None:
+        """Return when nothing is being computed any more."""
+        with self._lock:
+            coming = list(self._coming.values())
+        wait(coming)
+
+    def _make(self, wanted: Wanted, state: tuple[float, ...]) -> Standing:
+        try:
+            made = compute(self.service, wanted)
+            with self._lock:
+                self._kept[wanted] = Kept(state, time.monotonic(), made)
+                while len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
+            return made
+        finally:
+            with self._lock:
+                del self._coming[wanted]
+
+
+def compute(service: Service, wanted: Wanted) -> Standing:
+    """Compare models over a sample."""
+    language, models = wanted.language, wanted.sample.models
+    scores = axes_of(service.ledger.scores.of_sample(wanted.sample))
+    rows = service.ledger.completions.sample(wanted.sample)
     by_model = {name: [times_of(row) for row in rows if row.model == name] for name in models}
     latency = {name: summarise(times) for name, times in by_model.items() if times}
     labels = {name: spec.label[language] for name, spec in service.registry.models.items()}

@@ -80,7 +80,7 @@ DOCUMENT: dict[str, Any] = {
                 {"200": _answer("A page of completions", _ref("Completions"))},
                 RUN_ID,
                 _parameter("model", "query", TEXT),
-                _parameter("offset", "query", {"type": "integer", "minimum": 0}),
+                _parameter("after", "query", TEXT),
                 _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 1000}),
             )
         },
@@ -147,7 +147,10 @@ DOCUMENT: dict[str, Any] = {
             },
             "Completions": {
                 "type": "object",
-                "properties": {"completions": {"type": "array", "items": _ref("Completion")}},
+                "properties": {
+                    "completions": {"type": "array", "items": _ref("Completion")},
+                    "next": {"type": ["string", "null"], "description": "Give it as `after` for the following page"},
+                },
             },
             "Error": {
                 "type": "object",

@@ -1,14 +1,18 @@
 """Scores of completions, a value a metric."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, and_, func, select, update
 
 from tasks.ledger.completions import completion_of
-from tasks.ledger.database import Database
+from tasks.ledger.database import Database, now
 from tasks.ledger.records import Completion, ScoreRow
-from tasks.ledger.tables import chunk, completion, prompt, score
+from tasks.ledger.samples import KEY, Sample, keys_of
+from tasks.ledger.tables import chunk, completion, prompt, run_model, score
 from tasks.states import ChunkState
+
+FOLLOW_SECONDS = 600.0  # how long after the newest completion its scores are looked for
+LOOK_SECONDS = 5.0
 
 
 class Scores:
@@ -48,42 +52,51 @@ class Scores:
 
         def store(connection: Connection) -> None:
             # Whoever deletes the run or puts its failures back takes its row first, so that no score is left behind.
-            connection.execute(update(chunk).where(chunk.c.id == chunk_id).values(scored=True))
+            of_chunk = (chunk.c.id == chunk_id) & ~chunk.c.scored
+            marked = update(chunk).where(of_chunk).values(scored=True).returning(chunk.c.run, chunk.c.model)
+            for run_id, model in connection.execute(marked).all():
+                here = (run_model.c.run == run_id) & (run_model.c.model == model)
+                connection.execute(update(run_model).where(here).values(scored=run_model.c.scored + 1))
             self.database.insert_new(connection, score, values)
 
         self.database.transact(store)
 
-    def state(self, models: Collection[str], run_id: str | None = None) -> tuple[int, float]:
-        """Changes whenever `recent` could give something else: how many chunks are scored, when was last written."""
-        scored = select(func.count()).select_from(chunk).where(chunk.c.scored, chunk.c.model.in_(models))
-        written = select(func.max(completion.c.written)).where(completion.c.model.in_(models))
-        if run_id:
-            scored, written = scored.where(chunk.c.run == run_id), written.where(completion.c.run == run_id)
-        with self.database.read() as connection:
-            return connection.execute(scored).scalar_one(), connection.execute(written).scalar_one() or 0.0
+    def state(self, sample: Sample) -> tuple[float, ...]:
+        """Changes whenever the figures of a sample could be others, from what is kept: nothing is counted.
 
-    def recent(
-        self, models: Collection[str] | None = None, run_id: str | None = None, limit: int = 5000
-    ) -> list[tuple[str, int, str | None, str, float]]:
-        """Scores of the newest ``limit`` completions, of some models or of one run.
+        Of all runs it changes with the newest completion, and for a while after it with the time, as scores follow.
+        """
+        if sample.run is not None:
+            kept = (run_model.c.done, run_model.c.failed, run_model.c.cancelled, run_model.c.scored)
+            of_run = select(*kept).where(run_model.c.run == sample.run, run_model.c.model.in_(sample.models))
+            with self.database.read() as connection:
+                rows = connection.execute(of_run.order_by(run_model.c.position))
+                return tuple(value for row in rows for value in row)
+        with self.database.read() as connection:
+            newest = [
+                connection.execute(select(func.max(completion.c.written)).where(completion.c.model == model)).scalar()
+                for model in sample.models
+            ]
+            time = connection.execute(select(now())).scalar_one()
+        last = max((written for written in newest if written is not None), default=0.0)
+        return (*(written or 0.0 for written in newest), min(time, last + FOLLOW_SECONDS) // LOOK_SECONDS)
+
+    def of_sample(self, sample: Sample) -> list[tuple[str, int, str | None, str, float]]:
+        """Scores of the completions of a sample.
 
         Rows are (model, number of the prompt, category, metric, value), as `tasks.grace.axes_of` takes them; prompts
         are numbered across runs.
         """
-        newest = select(completion.c.run, completion.c.model, completion.c.idx, completion.c.sample)
-        if models is not None:
-            newest = newest.where(completion.c.model.in_(models))
-        if run_id:
-            newest = newest.where(completion.c.run == run_id)
-        chosen = newest.order_by(completion.c.written.desc()).limit(limit).subquery()
-        same = (score.c.run == chosen.c.run) & (score.c.model == chosen.c.model)
-        same &= (score.c.idx == chosen.c.idx) & (score.c.sample == chosen.c.sample)
-        asked = (prompt.c.run == chosen.c.run) & (prompt.c.idx == chosen.c.idx)
-        joined = chosen.join(score, same).join(prompt, asked)
-        query = select(score, prompt.c.category).select_from(joined).order_by(score.c.model)
         numbers: dict[tuple[str, int], int] = {}
+        found = []
         with self.database.read() as connection:
-            return [
-                (row.model, numbers.setdefault((row.run, row.idx), len(numbers)), row.category, row.metric, row.value)
-                for row in connection.execute(query)
-            ]
+            for model in sorted(sample.models):
+                keys = keys_of(connection, sample, model)
+                same = and_(*(score.c[column.name] == keys.c[column.name] for column in KEY))
+                asked = (prompt.c.run == score.c.run) & (prompt.c.idx == score.c.idx)
+                columns = (score.c.run, score.c.idx, prompt.c.category, score.c.metric, score.c.value)
+                query = select(*columns).select_from(keys).join(score, same).join(prompt, asked)
+                for run_id, idx, category, metric, value in connection.execute(query):
+                    number = numbers.setdefault((run_id, idx), len(numbers))
+                    found.append((model, number, category, metric, value))
+        return found

@@ -53,6 +53,7 @@ run_model = Table(
     Column("done", Integer, nullable=False, default=0),
     Column("failed", Integer, nullable=False, default=0),
     Column("cancelled", Integer, nullable=False, default=0),
+    Column("scored", Integer, nullable=False, default=0, server_default="0"),  # chunks
     Column("dispatched", Float, nullable=False, default=0),
 )
 

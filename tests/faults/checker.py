@@ -13,7 +13,6 @@ from tasks.ledger.tables import chunk, run_model
 from tasks.states import ChunkState, FinishReason, Outcome
 from tests.faults.simulated import first_token
 
-PAGE = 1000
 T = TypeVar("T")
 Key = tuple[str, str, int, int]
 
@@ -78,8 +77,7 @@ def check(ledger: Ledger, history: History) -> Verdict:
 
 
 def completions(ledger: Ledger, run_id: str) -> list[Completion]:
-    pages = iter_pages(lambda offset: ledger.completions.page(run_id, offset=offset, limit=PAGE))
-    return [row for page in pages for row in page]
+    return list(ledger.completions.every(run_id))
 
 
 def iter_pages(read: Callable[[int], list[T]]) -> Iterable[list[T]]:

@@ -99,7 +99,7 @@ def test_errors_of_the_api_are_json(client: FlaskClient, method: str, path: str,
 
 def test_numbers_far_out_of_range_are_no_server_error(client: FlaskClient) -> None:
     run = post(client, GOOD).json["id"]
-    assert client.get(f"/api/runs/{run}/completions?offset={'9' * 5000}").status_code == 422
+    assert client.get(f"/api/runs/{run}/completions?after={'9' * 5000}.0.a").status_code == 422
     assert client.get(f"/runs/{run}?page={10**30}").status_code == 200
 
 

@@ -5,8 +5,8 @@ from flask.typing import ResponseReturnValue
 from plotly.offline import get_plotlyjs
 
 from tasks.grace_texts import text
-from web import figures, language
-from web.host import service
+from web import language
+from web.host import figures, service
 
 blueprint = Blueprint("benchmark", __name__)
 
@@ -14,7 +14,7 @@ blueprint = Blueprint("benchmark", __name__)
 @blueprint.get("/benchmark")
 def show() -> ResponseReturnValue:
     names = service().registry.choose(request.args.getlist("models"))
-    chosen = figures.standing(service(), language.current(), names)
+    chosen = figures().standing(language.current(), names)
     return render_template("benchmark.html", standing=chosen, names=names, all_names=service().registry.names)
 
 

@@ -5,17 +5,16 @@ from flask import Blueprint, Response, render_template
 from flask.typing import ResponseReturnValue
 from markdown_it import MarkdownIt
 
-from tasks.answers import times_of
-from tasks.grace import axes_of
-from tasks.latency import summarise
+from tasks.errors import Unavailable
 from tasks.report import ReportExample, ReportModel, RunReport, render
 from tasks.settings import ROOT
 from web import language
-from web.host import service
+from web.host import figures, service
 
 VERSION = "0.1.0"
 EXAMPLES = 5
-RECENT = 5000
+FIRST = 100
+PATIENCE_SECONDS = 30.0
 
 blueprint = Blueprint("report", __name__, url_prefix="/report")
 
@@ -47,20 +46,17 @@ def _report(run_id: str) -> RunReport:
     """What the report of a run is written from."""
     ledger = service().ledger
     run = ledger.runs.get(run_id)
-    rows = ledger.completions.recent(None, run_id, RECENT)
-    facts = ledger.completions.environments({row.environment for row in rows if row.environment})
+    standing = figures().standing(language.current(), run.models, run_id, PATIENCE_SECONDS)
+    if standing is None:
+        raise Unavailable("The figures of this run are still being computed; ask again in a moment.")
     models = []
     for name, counts in run.models.items():
-        own = [row for row in rows if row.model == name]
-        used = next((facts[row.environment].facts for row in own if row.environment), {})
-        shown = {key: str(value) for key, value in used.items() if value is not None}
-        latency = summarise(map(times_of, own)) if own else None
-        revision = shown.get("revision", "")
-        models.append(
-            ReportModel(name, revision, counts.done, counts.failed, counts.cancelled, counts.pending, latency, shown)
-        )
+        shown = _environment(run_id, name)
+        numbers = (counts.done, counts.failed, counts.cancelled, counts.pending)
+        models.append(ReportModel(name, shown.get("revision", ""), *numbers, standing.latency.get(name), shown))
+    first = ledger.completions.for_prompts(run_id, 0, EXAMPLES)
     examples = [
-        ReportExample(prompt.text, {row.model: row.text for row in rows if row.idx == prompt.idx and row.sample == 0})
+        ReportExample(prompt.text, {row.model: row.text for row in first if row.idx == prompt.idx and row.sample == 0})
         for prompt in ledger.runs.prompts(run_id, 0, EXAMPLES)
     ]
     return RunReport(
@@ -72,6 +68,16 @@ def _report(run_id: str) -> RunReport:
         sampling=run.sampling,
         touchstone=VERSION,
         models=models,
-        automatic=axes_of(ledger.scores.recent(None, run_id, RECENT)),
+        automatic=standing.scores,
         examples=examples,
     )
+
+
+def _environment(run_id: str, model: str) -> dict[str, str]:
+    """What the first completions of a model were made with."""
+    completions = service().ledger.completions
+    ids = [row.environment for row in completions.page(run_id, model, limit=FIRST) if row.environment]
+    facts = completions.environments(ids[:1])
+    return {
+        key: str(value) for made_with in facts.values() for key, value in made_with.facts.items() if value is not None
+    }

@@ -5,8 +5,8 @@ from flask.typing import ResponseReturnValue
 
 from tasks.answers import completion_phases
 from tasks.states import RunAction
-from web import figures, language
-from web.host import service
+from web import language
+from web.host import figures, service
 
 PAGE = 50
 
@@ -32,7 +32,7 @@ def show(run_id: str) -> ResponseReturnValue:
         page=page,
         pages=pages,
         environments=environments,
-        standing=figures.standing(service(), language.current(), list(run.models), run_id),
+        standing=figures().standing(language.current(), run.models, run_id),
     )
 
 
