@@ -11,7 +11,7 @@ import click
 
 from tasks import doctor as checks
 from tasks import embedded, remote
-from tasks.errors import TouchstoneError
+from tasks.errors import TouchstoneError, Unavailable
 from tasks.ledger import Ledger
 from tasks.migrate import migrate as migrate_ledger
 from tasks.registry import Registry
@@ -19,7 +19,7 @@ from tasks.scorer import Scorer
 from tasks.service import MAX_PRIORITY
 from tasks.settings import Settings
 from tasks.states import RunAction
-from tasks.supervisor import EXIT_CANNOT_START
+from tasks.supervisor import EXIT_CANNOT_START, EXIT_TRY_AGAIN
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -32,7 +32,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except TouchstoneError as error:
             click.echo(f"touchstone: {error.message}", err=True)
-            sys.exit(EXIT_CANNOT_START)
+            sys.exit(EXIT_TRY_AGAIN if isinstance(error, Unavailable) else EXIT_CANNOT_START)
 
 
 @click.group(cls=Commands)

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,14 +13,12 @@ from pathlib import Path
 
 from tasks import redis_server
 from tasks.errors import ConfigurationError
-from tasks.ledger import Ledger
 from tasks.migrate import migrate
 from tasks.registry import ModelSpec, Registry
 from tasks.settings import Settings
 from tasks.supervisor import Child, Supervisor, say
 
 NEEDED_BYTES = 200 * 2**20
-READY_SECONDS = 120.0
 
 
 def up(settings: Settings, host: str, port: int) -> None:
@@ -69,17 +66,6 @@ def share_cores(models: list[ModelSpec], available: list[int]) -> dict[str, tupl
         stop = (position + 1) * len(available) // len(unset)
         shares[name] = tuple(available[start:stop]) or (available[position % len(available)],)
     return shares
-
-
-def wait_until_ready(settings: Settings, models: int, seconds: float = READY_SECONDS) -> bool:
-    """Wait until that many workers are ready; False when the time is over."""
-    ledger = Ledger(settings)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if sum(worker.alive and worker.state == "ready" for worker in ledger.workers.all()) >= models:
-            return True
-        time.sleep(0.2)
-    return False
 
 
 def _check_disk(data: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from tasks.settings import ROOT
 
 EXIT_CANNOT_START = 3  # a child's word that trying again is no use
+EXIT_TRY_AGAIN = 75  # its word that something it needs is away for now
 MAX_BACKOFF = 30.0
 CALM_SECONDS = 60.0
 STOP_SECONDS = 35.0

@@ -4,10 +4,10 @@ import argparse
 import logging
 import sys
 
-from tasks.errors import ConfigurationError, TouchstoneError
+from tasks.errors import ConfigurationError, TouchstoneError, Unavailable
 from tasks.registry import Registry
 from tasks.settings import Settings
-from tasks.supervisor import EXIT_CANNOT_START
+from tasks.supervisor import EXIT_CANNOT_START, EXIT_TRY_AGAIN
 from worker.load import load
 from worker.process import WorkerProcess
 
@@ -24,7 +24,7 @@ def main() -> int:
         WorkerProcess(spec, read_cores(options.cores), settings, load).run()
     except TouchstoneError as error:
         sys.stderr.write(f"{error.message}\n")
-        return EXIT_CANNOT_START
+        return EXIT_TRY_AGAIN if isinstance(error, Unavailable) else EXIT_CANNOT_START
     return 0
 
 

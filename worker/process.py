@@ -72,19 +72,22 @@ class WorkerProcess:
         self._connect_signals(runner)
         Pulse(runner, dispatcher).start()
         consume([queue_name(self.spec.name, lane) for lane in RunKind], "threads", POOL_THREADS)
-        self._stopped()
+        runner.state = WorkerState.STOPPED
+        self._tell(runner.state)
 
     def _connect_signals(self, runner: ChunkRunner) -> None:
         def ready(**_: Any) -> None:
             # Celery's own way with these waits for every task in the signal's handler: one way to stop is enough.
             for number in (signal.SIGQUIT, signal.SIGINT):
                 signal.signal(number, signal.getsignal(signal.SIGTERM))
-            self.ledger.workers.beat(self.id, state=WorkerState.READY)
-            logger.info("%s is ready", self.spec.name)
+            if runner.stopping is None:
+                runner.state = WorkerState.READY
+                self._tell(runner.state)
+                logger.info("%s is ready", self.spec.name)
 
         def stopping(**_: Any) -> None:
             if runner.stopping is None:
-                runner.stopping = time.monotonic()
+                runner.stopping, runner.state = time.monotonic(), WorkerState.STOPPED
                 threading.Thread(target=self._drain, args=[runner], name="drain", daemon=True).start()
 
         worker_ready.connect(ready, weak=False)
@@ -93,16 +96,17 @@ class WorkerProcess:
     def _drain(self, runner: ChunkRunner) -> None:
         """Wait until what runs has ended or was given back, then end this process: Celery may wait without bound."""
         deadline = time.monotonic() + self.settings.drain + RELEASE_SECONDS
+        self._tell(runner.state)  # no more work is to be sent here
         while runner.running and time.monotonic() < deadline:
             time.sleep(0.1)
         time.sleep(LEAVE_SECONDS)
         logger.warning("Celery has not ended; ending without it")
-        self._stopped()
         os._exit(0)
 
-    def _stopped(self) -> None:
+    def _tell(self, state: WorkerState) -> None:
+        """Show a state at once; while the ledger is away the next heartbeat does it."""
         try:
-            self.ledger.workers.beat(self.id, state=WorkerState.STOPPED)
+            self.ledger.workers.beat(self.id, state=state)
         except Unavailable as error:
             logger.warning("%s", error)
 

@@ -33,7 +33,8 @@ class Pulse:
     def beat(self) -> None:
         """Raises `Unavailable` when the ledger is away."""
         runner = self.runner
-        self.ledger.workers.beat(runner.worker, active=self.engine.active, speed=runner.speed, rss=resident_bytes())
+        changes = {"active": self.engine.active, "speed": runner.speed, "rss": resident_bytes()}
+        self.ledger.workers.beat(runner.worker, state=runner.state, **changes)
         asked = time.monotonic()
         clock = self.ledger.clock()
         runner.clock = clock - (asked + time.monotonic()) / 2

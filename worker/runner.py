@@ -15,7 +15,7 @@ from tasks.live import Live, LiveEvent
 from tasks.registry import ModelSpec
 from tasks.sampling import Sampling, merge
 from tasks.settings import Settings
-from tasks.states import FinishReason, Outcome, RunKind
+from tasks.states import FinishReason, Outcome, RunKind, WorkerState
 from worker.engine.protocol import Delta, Event, Request, Result
 from worker.isolation import Isolation
 from worker.loaded import LoadedModel
@@ -72,6 +72,7 @@ class ChunkRunner:
         self.spec, self.model, self.loop, self.worker = spec, model, loop, worker
         self.ledger, self.dispatcher, self.live, self.settings = ledger, dispatcher, live, settings
         self.speed: float | None = None
+        self.state = WorkerState.LOADING
         self.stopping: float | None = None
         self.stalled = False
         self.clock = time.time() - time.monotonic()

@@ -138,6 +138,13 @@ class Scene:
         threading.Thread(target=supervisor.watch, daemon=True).start()
         self.wait_ready(number)
 
+    def kill_supervised(self, number: int) -> None:
+        """Let a supervised worker crash."""
+        assert self._supervisor
+        process = self._supervisor.children[number].process
+        assert process
+        process.kill()
+
     @property
     def deaths(self) -> int:
         """How often a supervised worker has died in quick succession."""

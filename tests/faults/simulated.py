@@ -17,12 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.errors import TouchstoneError
+from tasks.errors import TouchstoneError, Unavailable
 from tasks.ledger.records import Environment
 from tasks.registry import ModelSpec, Registry
 from tasks.settings import Settings
 from tasks.states import FinishReason
-from tasks.supervisor import EXIT_CANNOT_START
+from tasks.supervisor import EXIT_CANNOT_START, EXIT_TRY_AGAIN
 from worker import process
 from worker.engine.protocol import Delta, Event, Request, Result
 from worker.loaded import LoadedModel
@@ -157,7 +157,7 @@ def main() -> int:
         process.WorkerProcess(spec, (), settings, load).run()
     except TouchstoneError as error:
         sys.stderr.write(f"{error.message}\n")
-        return EXIT_CANNOT_START
+        return EXIT_TRY_AGAIN if isinstance(error, Unavailable) else EXIT_CANNOT_START
     return 0
 
 

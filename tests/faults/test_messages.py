@@ -3,7 +3,6 @@
 import base64
 import json
 import pickle
-import time
 import uuid
 from pathlib import Path
 
@@ -24,7 +23,8 @@ def test_case_21_frozen_worker_gets_a_message_and_is_killed(scene: Scene) -> Non
     worker = scene.workers(1)[0]
     scene.freeze(worker)
     scene.submit(30)
-    time.sleep(1)
+    until(lambda: "cmdstat_lpush" in scene.redis.client.info("commandstats"), 5, "a message is published")
+    until(lambda: scene.redis.client.llen(QUEUE) == 0, 5, "Redis has handed it to the frozen worker")
     worker.kill()
     scene.worker()
     assert scene.drained().outcomes["done"] == 30
