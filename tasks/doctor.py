@@ -13,6 +13,7 @@ from tasks.registry import Registry
 from tasks.settings import Settings
 
 ENOUGH_BYTES = 2**30
+FULL_SHARE = 0.7  # of Redis' memory, from which on it is worth a warning
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,19 @@ def examine(settings: Settings) -> list[Finding]:
 
 def _redis(settings: Settings) -> Finding:
     try:
-        facts = connect(settings.redis_url).info("server")
+        facts = connect(settings.redis_url).info()
     except (RedisError, ValueError) as error:
         reason = type(error).__name__
         text = f"no answer ({reason}); run './touchstone up', or set TOUCHSTONE_REDIS_URL to a running Redis"
         return Finding("Redis", False, text)
-    return Finding("Redis", True, f"version {facts['redis_version']}")
+    version, used, most = facts["redis_version"], facts["used_memory"], facts["maxmemory"]
+    if facts["maxmemory_policy"] != "noeviction":
+        text = f"version {version} throws messages away when it is full; set maxmemory-policy to noeviction"
+        return Finding("Redis", False, text)
+    if most and used > FULL_SHARE * most:
+        text = f"version {version} is {used / most:.0%} full; raise maxmemory, for at 100% it takes no message"
+        return Finding("Redis", False, text)
+    return Finding("Redis", True, f"version {version}, {used / 2**20:.0f} MB")
 
 
 def _ledger(settings: Settings) -> Finding:

@@ -5,6 +5,7 @@ import time
 import pytest
 from redis.exceptions import OutOfMemoryError
 
+from tasks.doctor import examine
 from tests.faults.processes import Redis, until
 from tests.faults.scene import Scene
 
@@ -92,7 +93,7 @@ def test_case_16_connections_cut(scene: Scene) -> None:
 
 def test_case_17_full(scene: Scene) -> None:
     """Fault: Redis has no memory left and evicts nothing. Injection: maxmemory 3mb, filled up, for 8 s. Must hold: what
-    ends of this is started again by the supervisor, and the run completes when there is room.
+    ends of this is started again by the supervisor, `doctor` names it, and the run completes when there is room.
     """
     client = scene.redis.client
     scene.supervised(2)
@@ -101,6 +102,7 @@ def test_case_17_full(scene: Scene) -> None:
     fill(scene.redis)
     time.sleep(8)
     assert scene.submit(10), "a submit stays possible"
+    assert "full; raise maxmemory" in " ".join(finding.text for finding in examine(scene.settings))
     client.config_set("maxmemory", 0)
     client.delete("ballast")
     assert scene.drained(90).outcomes["done"] == 160
