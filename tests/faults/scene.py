@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from tasks.ledger import Ledger
 from tasks.ledger.records import Completion, NewPrompt, Run
-from tasks.ledger.tables import chunk
+from tasks.ledger.tables import chunk, run
 from tasks.migrate import migrate
 from tasks.redis_server import free_port
 from tasks.service import Service
@@ -164,15 +164,15 @@ class Scene:
         """Submit a run; when this returns it is acknowledged."""
         texts = self.prompts(prompts) if isinstance(prompts, int) else prompts
         self.history.attempt(texts)
-        run, _ = self.service.submit(
+        submitted, _ = self.service.submit(
             prompts=[NewPrompt(text) for text in texts],
             models=[self.kind.model],
             sampling={"max_new_tokens": tokens} if tokens else {},
             owner="test",
             kind=kind,
         )
-        self.history.acknowledged[run.id] = texts[0]
-        return run
+        self.history.acknowledged[submitted.id] = texts[0]
+        return submitted
 
     def post(self, web: Web, prompts: list[str] | int, key: str | None = None, **body: Any) -> tuple[int, Any]:
         """Submit a run to the web; returns status and answer."""
@@ -224,7 +224,6 @@ class Scene:
     def drained(self, seconds: float = 60.0) -> Verdict:
         """Wait until every run has ended, then count; nothing may be lost, unexpected or duplicated."""
         until(self._at_rest, seconds, "every run has ended")
-        time.sleep(2 * self.settings.sweep)
         verdict = check(self.ledger, self.history)
         print(f"\n{verdict}")
         assert verdict.lost == verdict.unexpected == verdict.duplicated == 0, verdict
@@ -232,7 +231,12 @@ class Scene:
         return verdict
 
     def _at_rest(self) -> bool:
-        return all(run.finished is not None for run in self.ledger.runs.newest(2000))
+        """Every run has ended, and no chunk is held any more by a worker that died after its last write."""
+        is_open = chunk.c.state.in_([ChunkState.PENDING, ChunkState.QUEUED, ChunkState.LEASED])
+        with self.ledger.database.read() as connection:
+            if connection.execute(select(chunk.c.id).where(is_open).limit(1)).first():
+                return False
+            return connection.execute(select(run.c.id).where(run.c.finished.is_(None)).limit(1)).first() is None
 
     def _assert_no_text(self) -> None:
         """I10: no prompt in Redis and in no log."""

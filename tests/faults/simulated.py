@@ -3,6 +3,7 @@
 ``python -m tests.faults.simulated --model NAME``. One step takes ``SIMULATED_STEP`` seconds and gives every running
 request one token. Prompts that begin with ``!`` make engine, task or process fail on purpose; ``KILL_BEFORE_FINISH``
 names a file: the process that finds it missing makes it, then dies between its last write and the chunk's end.
+``CLOCK_SHIFT`` is by how many seconds this process's clock is wrong.
 """
 
 import argparse
@@ -151,6 +152,9 @@ def main() -> int:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     process.ChunkRunner = FaultyRunner
+    if shift := float(os.environ.get("CLOCK_SHIFT", "0")):
+        right = time.time
+        time.time = lambda: right() + shift
     settings = Settings.from_environment()
     try:
         spec = Registry.load(settings.models).get(options.model)

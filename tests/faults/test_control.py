@@ -44,7 +44,7 @@ def test_case_28_cancel_races_finish(scene: Scene) -> None:
 
     def race(_: int) -> str:
         run = scene.submit(1, kind=RunKind.ARENA, tokens=2)
-        time.sleep(chance.uniform(0, 0.25))
+        time.sleep(chance.uniform(0, 0.1))
         scene.service.cancel(run.id)
         return run.id
 
