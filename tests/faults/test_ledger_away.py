@@ -157,7 +157,7 @@ def test_case_26_web_dies_between_commit_and_publish(scene: Scene) -> None:
 def test_case_31_wrong_clock(postgres_scene: Scene) -> None:
     """Fault: a worker's clock is wrong. Injection: in one worker process ``time.time`` is an hour ahead, in another an
     hour behind (libfaketime makes Python's own waits hang; PostgreSQL only, for with SQLite all processes share one
-    clock). Must hold: leases are unaffected, nothing is done twice, and the phases of latency are by the ledger's clock.
+    clock). Must hold: leases are unaffected, nothing is done twice, and latency is by the ledger's clock.
     """
     scene = postgres_scene
     scene.scorer()
