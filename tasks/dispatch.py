@@ -3,6 +3,7 @@
 import logging
 import queue
 import threading
+import time
 from collections.abc import Iterable
 
 from celery import Celery
@@ -10,6 +11,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
 from tasks.celery import SCORE_QUEUE, queue_name
+from tasks.errors import Unavailable
 from tasks.ledger import Ledger
 from tasks.settings import Settings
 from tasks.states import RunKind
@@ -28,6 +30,8 @@ class Dispatcher:
         self.app = app
         self.ledger = ledger
         self.lost_after = SWEEPS_UNTIL_LOST * settings.sweep
+        self.patience = 2 * settings.renew
+        self._sweeps_from = 0.0
 
     def dispatch(self, model: str) -> int:
         """Publish waiting chunks of ``model`` as far as its live workers have room; returns how many."""
@@ -46,10 +50,19 @@ class Dispatcher:
 
     def sweep(self, model: str) -> None:
         """Put back lost work, then dispatch."""
-        swept = self.ledger.sweeper.sweep(self.lost_after)
+        if time.monotonic() >= self._sweeps_from:
+            self._sweep()
+        self.dispatch(model)
+
+    def _sweep(self) -> None:
+        try:
+            swept = self.ledger.sweeper.sweep(self.lost_after)
+        except Unavailable:
+            # Nobody could renew a lease meanwhile: workers get the time for it before theirs are taken for lost.
+            self._sweeps_from = time.monotonic() + self.patience
+            raise
         if any((swept.requeued, swept.split, swept.given_up, swept.closed, swept.purged)):
             logger.warning("sweep: %s", swept)
-        self.dispatch(model)
 
     def _publish(self, task: str, chunk_id: int, queue: str) -> bool:
         try:

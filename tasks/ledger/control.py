@@ -68,7 +68,7 @@ class Control:
             orphaned = (chunk.c.state == ChunkState.LEASED) & chunk.c.worker.not_in(alive)
             query = select(chunk.c.id).where(chunk.c.run == run_id, or_(chunk.c.state.in_(WAITING), orphaned))
             # A chunk that is locked is being claimed or sent just now; the sweep closes it.
-            some = connection.execute(query.order_by(chunk.c.id).limit(AT_ONCE).with_for_update(skip_locked=True))
+            some = connection.execute(query.limit(AT_ONCE).with_for_update(skip_locked=True))
             close_chunks(connection, list(some.scalars()), ChunkState.CANCELLED)
             finish_complete_runs(connection, run.c.id == run_id)
 

@@ -1,16 +1,18 @@
 """Removing the rows of deleted runs, a portion a transaction, so that nobody waits long for the database."""
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, and_, delete, func, select
 
 from tasks.ledger.tables import chunk, completion, prompt, run, run_model, score
 from tasks.states import RunState
 
 SOME_COMPLETIONS = 5000
 
+is_deleted = and_(run.c.finished.is_(None), run.c.state == RunState.DELETED)
+
 
 def purge_some(connection: Connection) -> bool | None:
     """Remove a portion of some deleted run; True when it is gone with it, None when there is no deleted run."""
-    query = select(run.c.id).where(run.c.finished.is_(None), run.c.state == RunState.DELETED).limit(1)
+    query = select(run.c.id).where(is_deleted).limit(1)
     run_id = connection.execute(query.with_for_update(skip_locked=True)).scalar()
     return None if run_id is None else purge_portion(connection, run_id)
 

@@ -22,7 +22,7 @@ ABANDONED_SECONDS = 600.0
 
 # The last piece sets the number of prompts: a run with none is not all there and is shown to nobody.
 sealed = run.c.prompts > 0
-_abandoned = run.c.created < now() - literal(ABANDONED_SECONDS)
+_abandoned = run.c.finished.is_(None) & (run.c.created < now() - literal(ABANDONED_SECONDS))
 
 
 class Submission:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, li
 from tasks.ledger.chunks import MAX_ATTEMPTS
 from tasks.ledger.closing import CANCEL_GRACE, WAITING, close_chunks, finish_complete_runs, is_complete
 from tasks.ledger.database import Database, now
-from tasks.ledger.purging import purge_some
+from tasks.ledger.purging import is_deleted, purge_some
 from tasks.ledger.records import Swept
 from tasks.ledger.tables import chunk, completion, prompt, run
 from tasks.states import ChunkState, RunState
@@ -106,7 +106,7 @@ class Sweeper:
         until = time.monotonic() + CLEAR_SECONDS
         while time.monotonic() < until:
             some = self.database.transact(close_cancelled) if self._is_any(run, _cancelled()) else 0
-            gone = self.database.transact(purge_some) if self._is_any(run, run.c.state == RunState.DELETED) else None
+            gone = self.database.transact(purge_some) if self._is_any(run, is_deleted) else None
             if not some and gone is None:
                 break
             closed += some
