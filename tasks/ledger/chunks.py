@@ -136,10 +136,13 @@ class Chunks:
         It is not when the run was cancelled more than `CANCEL_GRACE` seconds ago. A completion that is there already
         stays as it is and is counted once. ``last`` ends the chunk too, as `finish` does, in the same transaction.
         """
-        if not self.database.transact(lambda connection: self._write(connection, claim, completions, made_with, last)):
+        complete = self.database.transact(
+            lambda connection: self._write(connection, claim, completions, made_with, last)
+        )
+        if complete is None:
             return False
         self._known.add(made_with.id)
-        if last:
+        if last and complete:
             self._finish_run(claim.run)
         return True
 
@@ -150,14 +153,15 @@ class Chunks:
         completions: Sequence[Completion],
         made_with: Environment,
         last: bool,
-    ) -> bool:
+    ) -> bool | None:
+        """Whether nothing of the run's model is pending any more; None when the lease is not held."""
         held = _held(claim) & may_write()
         if last:
             fence: Any = update(chunk).where(held).values(_ENDED).returning(chunk.c.id)
         else:
             fence = select(chunk.c.id).where(held).with_for_update()
         if connection.execute(fence).first() is None:
-            return False
+            return None
         if made_with.id not in self._known:
             facts = {"id": made_with.id, "facts": dict(made_with.facts)}
             self.database.insert_new(connection, environment, [facts])
@@ -165,8 +169,7 @@ class Chunks:
         new = self.database.insert_new(connection, completion, rows, written=now())
         reasons = {(c.idx, c.sample): c.finish_reason for c in completions}
         outcomes = Counter(reasons[row.idx, row.sample].outcome for row in new)
-        add_counts(connection, claim.run, claim.model, outcomes)
-        return True
+        return add_counts(connection, claim.run, claim.model, outcomes)
 
     def finish(self, claim: Claim) -> bool:
         """End a chunk whose completions are all written; closes its run when it was the last. False: lease lost."""

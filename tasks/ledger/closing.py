@@ -21,13 +21,15 @@ STARTS = (RunState.PENDING, RunState.RUNNING)
 is_there = and_(sealed, run.c.state != RunState.DELETED)
 
 
-def add_counts(connection: Connection, run_id: str, model: str, numbers: Mapping[Outcome, int]) -> None:
-    """Add to the counts of a run's model, by outcome; negative numbers take away."""
+def add_counts(connection: Connection, run_id: str, model: str, numbers: Mapping[Outcome, int]) -> bool:
+    """Add to the counts of a run's model, by outcome; tells whether nothing of it is pending. Negatives take away."""
     changes = {run_model.c[outcome.value]: run_model.c[outcome.value] + number for outcome, number in numbers.items()}
+    of_model = (run_model.c.run == run_id) & (run_model.c.model == model)
+    pending = run_model.c.total - run_model.c.done - run_model.c.failed - run_model.c.cancelled
     if any(numbers.values()):
-        connection.execute(
-            update(run_model).where(run_model.c.run == run_id, run_model.c.model == model).values(changes)
-        )
+        change = update(run_model).where(of_model).values(changes).returning(pending)
+        return connection.execute(change).scalar_one() == 0
+    return connection.execute(select(pending).where(of_model)).scalar_one() == 0
 
 
 def may_write() -> ColumnElement[bool]:

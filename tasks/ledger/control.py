@@ -37,7 +37,7 @@ class Control:
                 queued = (chunk.c.run == run_id) & (chunk.c.state == ChunkState.QUEUED)
                 connection.execute(update(chunk).where(queued).values(state=ChunkState.PENDING))
 
-        self.database.transact(pause)
+        self.database.transact(pause, durable=True)
 
     def resume(self, run_id: str) -> None:
         """Let a paused run go on; one that is not paused stays as it is."""
@@ -48,7 +48,7 @@ class Control:
                 begun = connection.execute(started).first() is not None
                 _set_state(connection, run_id, RunState.RUNNING if begun else RunState.PENDING)
 
-        self.database.transact(resume)
+        self.database.transact(resume, durable=True)
 
     def cancel(self, run_id: str) -> None:
         """End a run: nothing more is started, what a worker holds is handed in within `CANCEL_GRACE` seconds.
@@ -72,7 +72,7 @@ class Control:
             close_chunks(connection, list(some.scalars()), ChunkState.CANCELLED)
             finish_complete_runs(connection, run.c.id == run_id)
 
-        self.database.transact(cancel)
+        self.database.transact(cancel, durable=True)
 
     def retry(self, run_id: str) -> int:
         """Put what failed to the models once more; returns how many completions those are.
@@ -81,7 +81,7 @@ class Control:
         Raises `Conflict` for a cancelled run.
         """
         total = 0
-        while number := self.database.transact(lambda connection: self._retry_some(connection, run_id)):
+        while number := self.database.transact(lambda connection: self._retry_some(connection, run_id), durable=True):
             total += number
             if number < RETRIED_AT_ONCE:
                 break
@@ -129,7 +129,7 @@ class Control:
             _open_run(connection, run_id, "given another priority")
             connection.execute(update(run).where(run.c.id == run_id).values(priority=priority))
 
-        self.database.transact(prioritise)
+        self.database.transact(prioritise, durable=True)
 
     def delete(self, run_id: str) -> None:
         """Remove a run with all its rows, whatever its state; the rows of a large one go in portions, by sweeps."""
@@ -145,7 +145,7 @@ class Control:
             there = select(run.c.id).where(run.c.id == run_id, is_there)
             if connection.execute(there).first() is None:
                 raise _missing(run_id)
-        self.database.transact(remove)
+        self.database.transact(remove, durable=True)
 
 
 def _existing(connection: Connection, run_id: str) -> Any:

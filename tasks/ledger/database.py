@@ -5,7 +5,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, text
+from sqlalchemy import (
+    JSON,
+    Column,
+    Connection,
+    Engine,
+    Table,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError
 from sqlalchemy.ext.compiler import compiles
@@ -48,6 +61,8 @@ class Database:
     def __init__(self, url: str):
         """``url`` as SQLAlchemy takes it: ``sqlite:///file`` or ``postgresql://…`` (psycopg 3)."""
         self.engine = _create(url)
+        # On PostgreSQL each statement that reads is a transaction of its own, which saves two round trips.
+        self._reader = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @property
     def is_sqlite(self) -> bool:
@@ -55,34 +70,37 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with self._translated(), self.engine.connect() as connection:
+        with self._translated(), self._reader.connect() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction, committed at the end and rolled back by any exception."""
-        with self._translated(), self._transaction() as connection:
+        """One transaction, committed for good at the end and rolled back by any exception."""
+        with self._translated(), self._transaction(durable=True) as connection:
             yield connection
 
-    def transact(self, work: Callable[[Connection], T]) -> T:
+    def transact(self, work: Callable[[Connection], T], durable: bool = False) -> T:
         """Do ``work`` in one transaction, and once more when its connection broke or it was chosen to end a deadlock.
+
+        What is not ``durable`` survives the end of any process of ours, but the last moments of it may be undone by a
+        loss of power, or a crash of PostgreSQL, and be done again: that is right for work, not for people's wishes.
 
         ``work`` must do no harm when done twice: a connection that breaks in a commit does not tell if it got through.
         """
         with self._translated():
             try:
-                with self._transaction() as connection:
+                with self._transaction(durable) as connection:
                     return work(connection)
             except DBAPIError as error:
                 state = getattr(error.orig, "sqlstate", None)
                 if not error.connection_invalidated and state not in (SERIALIZATION_FAILURE, DEADLOCK):
                     raise
-            with self._transaction() as connection:
+            with self._transaction(durable) as connection:
                 return work(connection)
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        with self.engine.connect().execution_options(writes=True) as opened, opened.begin():
+    def _transaction(self, durable: bool) -> Iterator[Connection]:
+        with self.engine.connect().execution_options(writes=True, durable=durable) as opened, opened.begin():
             yield opened
 
     def try_lock(self, connection: Connection, number: int) -> bool:
@@ -103,10 +121,16 @@ class Database:
         """
         if not rows:
             return []
-        insert: Any = sqlite.insert if self.is_sqlite else postgresql.insert
-        statement = insert(table).values(**computed) if computed else insert(table)
-        statement = statement.on_conflict_do_nothing().returning(*table.primary_key.columns)
-        return list(connection.execute(statement, list(rows)))
+        key = table.primary_key.columns
+        if self.is_sqlite:
+            statement = sqlite.insert(table).values(**computed) if computed else sqlite.insert(table)
+            return list(connection.execute(statement.on_conflict_do_nothing().returning(*key), list(rows)))
+        # All rows in one parameter: thousands of parameters cost the driver more time than PostgreSQL the rows.
+        columns = [Column(name, table.c[name].type) for name in rows[0]]
+        given = func.json_to_recordset(bindparam("rows", type_=JSON)).table_valued(*columns, name="given")
+        values = select(*given.render_derived(with_types=True).c, *computed.values())
+        insert = postgresql.insert(table).from_select([*rows[0], *computed], values).on_conflict_do_nothing()
+        return list(connection.execute(insert.returning(*key), {"rows": list(rows)}))
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -151,11 +175,11 @@ def _create(url: str) -> Engine:
         "idle_in_transaction_session_timeout": IDLE_SECONDS,
     }
     keepalives = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
-    return create_engine(
+    engine = create_engine(
         parsed.set(drivername="postgresql+psycopg"),
         connect_args={
             "connect_timeout": 5,
-            "options": " ".join(f"-c {name}={seconds:.0f}s" for name, seconds in limits.items()),
+            "options": " ".join(["-c synchronous_commit=off", *(f"-c {k}={v:.0f}s" for k, v in limits.items())]),
             "tcp_user_timeout": SILENT_SECONDS * 1000,
             **keepalives,
         },
@@ -165,14 +189,23 @@ def _create(url: str) -> Engine:
         # The parameters are what people wrote: they belong into no log.
         hide_parameters=True,
     )
+    event.listen(engine, "begin", _begin_postgresql)
+    return engine
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _begin_sqlite(connection: Connection) -> None:
     # A transaction that reads first and writes later cannot wait for the write lock, so writers take it at once.
-    writes = connection.get_execution_options().get("writes")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    options = connection.get_execution_options()
+    if options.get("writes"):
+        connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if options['durable'] else 'NORMAL'}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes") else "BEGIN")
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    if connection.get_execution_options().get("durable"):
+        connection.exec_driver_sql("SET LOCAL synchronous_commit = on")

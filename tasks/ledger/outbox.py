@@ -22,9 +22,9 @@ class Outbox:
 
         Arena comes before bulk; within a lane, priority decides, then owners and their runs take turns.
         """
-        places = self._places(model, capacity)
         # Looked at without the write lock first: most often there is nothing to do.
         with self.database.read() as connection:
+            places = self._places(connection, model, capacity)
             waiting = {lane: self._waiting(connection, model, lane) for lane in places}
         if not any(waiting.values()):
             return []
@@ -36,11 +36,10 @@ class Outbox:
             ]
         )
 
-    def _places(self, model: str, capacity: Mapping[RunKind, int]) -> dict[RunKind, int]:
+    def _places(self, connection: Connection, model: str, capacity: Mapping[RunKind, int]) -> dict[RunKind, int]:
         out = [ChunkState.QUEUED, ChunkState.LEASED]
         query = select(chunk.c.lane, func.count()).where(chunk.c.model == model, chunk.c.state.in_(out))
-        with self.database.read() as connection:
-            outstanding = {row[0]: row[1] for row in connection.execute(query.group_by(chunk.c.lane))}
+        outstanding = {row[0]: row[1] for row in connection.execute(query.group_by(chunk.c.lane))}
         free = {lane: capacity[lane] - outstanding.get(lane, 0) for lane in RunKind}
         return {lane: number for lane, number in free.items() if number > 0}
 
