@@ -41,6 +41,7 @@ class Crew:
 class Found:
     """What came of it. Rates are of the middle of the work; ``lost`` and ``duplicated`` count completions.
 
+    ``oldest_heartbeat`` is the age in seconds at the end, of which more than 15 would mean a worker taken for dead,
     ``worker_cpu_ms`` is CPU time of the workers' processes a completion, ``database_bytes`` what the database grew by
     a completion, ``redis_bytes`` the most memory that Redis used beyond what it used empty, ``score_messages`` how
     many of its messages were for a scorer that was not there.
@@ -55,6 +56,7 @@ class Found:
     completions_per_second: float
     chunks_per_second: float
     seconds: float
+    oldest_heartbeat: float
     worker_cpu_ms: float
     database_bytes: float
     redis_bytes: int
@@ -85,6 +87,8 @@ def work(settings: Settings, ledger: Ledger, run_id: str, chunks: int, crew: Cre
         seen.append((time.monotonic(), ended))
         scores = int(redis.llen(SCORE_QUEUE))
         cpu = sum(map(_cpu_seconds, processes))
+        workers = ledger.workers.all()
+        now = ledger.clock()
     with ledger.database.read() as connection:
         of_run = select(func.count()).select_from(completion).where(completion.c.run == run_id)
         rows = connection.execute(of_run).scalar_one()
@@ -101,6 +105,7 @@ def work(settings: Settings, ledger: Ledger, run_id: str, chunks: int, crew: Cre
         completions_per_second=round(rate, 1),
         chunks_per_second=round(rate * chunks / total, 2),
         seconds=round(seen[-1][0] - next(at for at, ended in reversed(seen) if ended == 0), 2),
+        oldest_heartbeat=round(max(now - worker.heartbeat for worker in workers), 2),
         worker_cpu_ms=round(1000 * cpu / total, 3),
         database_bytes=round((database_bytes(ledger) - before) / total, 1),
         redis_bytes=most - empty,

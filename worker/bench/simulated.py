@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from celery import Celery
@@ -23,6 +23,7 @@ from tasks import jobs
 from tasks.celery import app, queue_name
 from tasks.consume import consume
 from tasks.dispatch import Dispatcher
+from tasks.errors import Unavailable
 from tasks.ledger import Ledger
 from tasks.ledger.records import Environment, Worker
 from tasks.live import Live
@@ -40,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 ENVIRONMENT = Environment("simulated", {"engine": "simulated"})
 SLOTS = 16
+ROTA_THREADS = 4
 
 
 class SimulatedEngine:
@@ -122,15 +124,28 @@ def main(argv: list[str]) -> int:
 
     if options.direct:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    for runner in runners:
-        Pulse(runner, dispatcher).start()
-        time.sleep(min(0.05, settings.sweep / len(runners)))  # as workers do that did not start at once
+    for number in range(ROTA_THREADS):
+        pulses = [Pulse(runner, dispatcher) for runner in runners[number::ROTA_THREADS]]
+        if pulses:
+            threading.Thread(target=rota, args=[pulses, settings.sweep], name="rota", daemon=True).start()
     if options.direct:
         local.work(generate)
     else:
         jobs.attach("generate", generate)
         consume([queue_name(options.model, lane) for lane in RunKind], "threads", POOL_THREADS)
     os._exit(0)  # the other threads are not worth waiting for
+
+
+def rota(pulses: Sequence[Pulse], seconds: float) -> None:
+    """Give each worker its heartbeat and its sweep every ``seconds``, or as often as the ledger allows."""
+    begun = time.monotonic()
+    for number, pulse in enumerate(itertools.cycle(pulses)):
+        time.sleep(max(0.0, begun + number * seconds / len(pulses) - time.monotonic()))
+        try:
+            pulse.beat()
+            pulse.sweep()
+        except Unavailable as error:
+            logger.warning("%s", error)
 
 
 def make_runner(model: str, loop: EngineLoop, dispatcher: Dispatcher, settings: Settings, number: int) -> ChunkRunner:
