@@ -94,5 +94,7 @@ class DispatchThread:
             for model in wanted:
                 try:
                     self.dispatcher.dispatch(model)
+                except Unavailable as error:
+                    logger.warning("could not dispatch to %s: %s The sweeper will do it.", model, error)
                 except Exception:
                     logger.exception("could not dispatch to %s; the sweeper will do it", model)

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 
 from tasks.celery import app
+from tasks.errors import TouchstoneError
 
 logger = logging.getLogger(__name__)
 _handlers: dict[str, Callable[[int], None]] = {}
@@ -30,5 +31,7 @@ def _run(task: str, chunk_id: int) -> None:
     # SystemExit and MemoryError inside a pool thread would cost the thread for good: nothing may leave here.
     try:
         _handlers[task](chunk_id)
+    except TouchstoneError as error:
+        logger.warning("%s of chunk %d: %s The sweeper will put it back.", task, chunk_id, error)
     except BaseException:
         logger.exception("%s of chunk %d failed; the sweeper will put it back", task, chunk_id)

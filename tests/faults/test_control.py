@@ -5,7 +5,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tasks.states import Outcome, RunKind, RunState
+from tasks.states import Outcome, RunAction, RunKind, RunState
 from tests.faults.processes import until
 from tests.faults.scene import LEASE, Scene
 
@@ -45,7 +45,7 @@ def test_case_28_cancel_races_finish(scene: Scene) -> None:
     def race(_: int) -> str:
         run = scene.submit(1, kind=RunKind.ARENA, tokens=2)
         time.sleep(chance.uniform(0, 0.1))
-        scene.service.cancel(run.id)
+        scene.service.act(run.id, RunAction.CANCEL)
         return run.id
 
     with ThreadPoolExecutor(4) as pool:
@@ -70,7 +70,7 @@ def test_case_29_cancelled_with_no_worker_alive(scene: Scene) -> None:
     until(lambda: scene.done(run) > 5 and scene.leased_by(worker), 20, "work has begun")
     worker.kill()
     done = scene.done(run)
-    scene.service.cancel(run.id)
+    scene.service.act(run.id, RunAction.CANCEL)
     until(lambda: scene.ledger.runs.get(run.id).counts.pending == 0, 10, "it has ended without a worker")
     ended = scene.ledger.runs.get(run.id)
     scene.worker()

@@ -5,7 +5,7 @@ import statistics
 import time
 from pathlib import Path
 
-from tasks.states import Outcome, RunKind
+from tasks.states import Outcome, RunAction, RunKind
 from tests.faults.processes import Process, until
 from tests.faults.scene import Scene
 
@@ -43,7 +43,7 @@ def test_case_30_arena_during_a_huge_bulk_run(scene: Scene) -> None:
     waits = admission_seconds(scene, ARENA_RUNS)
     print(f"admitted after {waits[0]:.3f} s … {waits[-1]:.3f} s, p95 {percentile_95(waits):.3f} s")
     assert percentile_95(waits) < ADMITTED_SECONDS
-    scene.service.cancel(bulk.id)
+    scene.service.act(bulk.id, RunAction.CANCEL)
     scene.drained()
 
 
@@ -57,7 +57,7 @@ def test_case_30_with_a_real_model(real_scene: Scene) -> None:
     print(f"admitted after {waits[0]:.3f} s … {waits[-1]:.3f} s, p95 {percentile_95(waits):.3f} s")
     assert percentile_95(waits) < ADMITTED_SECONDS
     assert not scene.ledger.runs.get(bulk.id).finished, "the worker was busy all the time"
-    scene.service.cancel(bulk.id)
+    scene.service.act(bulk.id, RunAction.CANCEL)
     scene.drained()
 
 
@@ -66,7 +66,7 @@ def test_case_35_every_worker_killed_again_and_again(scene: Scene) -> None:
     long for a lease), over 10,000 prompts. Must hold: the run ends; 0 lost, 0 twice (I2).
     """
     workers = scene.workers(2, SIMULATED_STEP="0.002")
-    run = scene.submit(MANY, tokens=10)
+    run = scene.submit(MANY, tokens=4)
     deadline = time.monotonic() + 150
     kills = 0
     while not scene.ledger.runs.get(run.id).finished and time.monotonic() < deadline:
