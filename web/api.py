@@ -7,7 +7,6 @@ from typing import Any, cast
 
 from flask import Blueprint, Response, request, url_for
 from flask.typing import ResponseReturnValue
-from werkzeug.wsgi import LimitedStream
 
 from tasks.errors import InvalidInput
 from tasks.ledger.completions import Place, place_of
@@ -23,6 +22,7 @@ OWNER = "api"
 KEYS = {"prompts", "models", "sampling", "samples", "kind", "deadline"}
 MAX_PAGE = 1000
 MAX_DIGITS = 12
+DRAINED_BYTES = 2**16
 PLACE = re.compile(r"(\d{1,9})\.(\d{1,9})\.(.+)")
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -73,7 +73,8 @@ def submit_file() -> ResponseReturnValue:
         )
     finally:
         # A client that is still sending would never read the answer to its mistake.
-        cast(LimitedStream, request.stream).exhaust()
+        while request.stream.read(DRAINED_BYTES):
+            pass
     return _accepted(run)
 
 
