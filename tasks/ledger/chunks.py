@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, literal, select, update
 
-from tasks.ledger.closing import STARTS, WAITING, add_counts, finish_complete_runs, may_write
+from tasks.ledger.closing import STARTS, WAITING, add_counts, finish_complete_runs, lock_run, may_write
 from tasks.ledger.database import Database, now
 from tasks.ledger.records import Claim, Completion, Environment, prompt_of
 from tasks.ledger.tables import chunk, completion, environment, prompt, run
@@ -43,6 +43,14 @@ class Chunks:
         return self.database.transact(lambda connection: self._claim(connection, chunk_id, worker, token))
 
     def _claim(self, connection: Connection, chunk_id: int, worker: str, token: str) -> Claim | None:
+        of_run = connection.execute(
+            select(run).join(chunk, chunk.c.run == run.c.id).where(chunk.c.id == chunk_id)
+        ).first()
+        if of_run is None:
+            return None
+        if of_run.state == RunState.PENDING:
+            # Whoever locks a run and a chunk of it takes the run first: two that wait for each other get nowhere.
+            lock_run(connection, of_run.id)
         may_start = select(run.c.id).where(run.c.id == chunk.c.run, run.c.state.in_(STARTS)).exists()
         lease = {
             "state": ChunkState.LEASED,
@@ -60,10 +68,9 @@ class Chunks:
         ).first()
         # A transaction that is done again, because its first answer got lost, finds the lease that it took.
         taken = taken or connection.execute(select(chunk).where(chunk.c.id == chunk_id, chunk.c.token == token)).first()
-        return self._describe(connection, taken) if taken else None
+        return self._describe(connection, taken, of_run) if taken else None
 
-    def _describe(self, connection: Connection, taken: Any) -> Claim:
-        of_run = connection.execute(select(run).where(run.c.id == taken.run)).one()
+    def _describe(self, connection: Connection, taken: Any, of_run: Any) -> Claim:
         if of_run.state == RunState.PENDING:
             waits = (run.c.id == taken.run) & (run.c.state == RunState.PENDING)
             connection.execute(update(run).where(waits).values(state=RunState.RUNNING))

@@ -53,9 +53,10 @@ class Sweeper:
         swept = Swept()
         if self._is_any(chunk, or_(_expired(), lost)):
             swept = self.database.transact(lambda connection: self._put_back(connection, lost))
+        closed, purged = self._clear_up()
+        # In a transaction of its own: whoever locks a run and a chunk of it takes the run first.
         if self._is_any(run, is_complete()):
             self.database.transact(lambda connection: finish_complete_runs(connection, literal(True)))
-        closed, purged = self._clear_up()
         return Swept(swept.requeued, swept.split, swept.given_up, swept.closed + closed, purged)
 
     def _is_any(self, table: Any, which: ColumnElement[bool]) -> bool:
@@ -80,8 +81,6 @@ class Sweeper:
             later = now() + chunk.c.attempt
             connection.execute(update(chunk).where(chunk.c.id.in_(ids[Fate.BACK])).values(back | {"not_before": later}))
         requeued = connection.execute(update(chunk).where(lost).values(back)).rowcount
-        ended = {row.run for fate in (Fate.COMPLETE, Fate.CANCELLED, Fate.GIVEN_UP) for row in fates[fate]}
-        finish_complete_runs(connection, run.c.id.in_(sorted(ended)))
         closed = len(ids[Fate.COMPLETE]) + len(ids[Fate.CANCELLED])
         return Swept(requeued + len(ids[Fate.BACK]), len(ids[Fate.SPLIT]), len(ids[Fate.GIVEN_UP]), closed)
 
@@ -117,22 +116,19 @@ class Sweeper:
 def close_cancelled(connection: Connection) -> int:
     """Close some chunks that nobody will start any more; returns how many."""
     query = (
-        select(chunk.c.id, chunk.c.run, chunk.c.count * run.c.samples)
+        select(chunk.c.id, chunk.c.count * run.c.samples)
         .join(run, run.c.id == chunk.c.run)
         .where(_cancelled(), chunk.c.state.in_(WAITING))
         .limit(SOME_CHUNKS)
         .with_for_update(skip_locked=True, of=chunk)
     )
     chosen: list[int] = []
-    runs: set[str] = set()
     completions = 0
-    for chunk_id, run_id, number in connection.execute(query):
+    for chunk_id, number in connection.execute(query):
         if completions < SOME_COMPLETIONS:
             chosen.append(chunk_id)
-            runs.add(run_id)
             completions += number
     close_chunks(connection, chosen, ChunkState.CANCELLED)
-    finish_complete_runs(connection, run.c.id.in_(sorted(runs)))
     return len(chosen)
 
 
