@@ -14,6 +14,7 @@ from tasks.errors import ModelError
 from tasks.ledger.records import Environment
 from tasks.registry import ModelSpec
 from worker.device import choose_device, choose_dtype, device_name, pin_cores
+from worker.engine import native
 from worker.engine.engine import ContinuousEngine
 from worker.loaded import LoadedModel
 
@@ -49,6 +50,7 @@ def load(spec: ModelSpec, cores: tuple[int, ...]) -> LoadedModel:
         max_context=_context(spec, model),
         add_special_tokens=spec.add_special_tokens,
         deterministic=spec.deterministic,
+        native=native.load(),
     )
     return LoadedModel(engine, environment, str(device), str(dtype).removeprefix("torch."), time.monotonic() - started)
 

@@ -25,6 +25,7 @@ from tests.engine.tiny import (
     run,
     run_over_time,
 )
+from worker.engine import native
 from worker.engine.engine import ContinuousEngine
 from worker.engine.protocol import Delta, Event, Request
 
@@ -34,9 +35,9 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="module")
-def engine(kind: str) -> ContinuousEngine:
-    return make_engine(kind)
+@pytest.fixture(scope="module", params=["native", "torch"])
+def engine(request: pytest.FixtureRequest, kind: str) -> ContinuousEngine:
+    return make_engine(kind, native=native.load() if request.param == "native" else None)
 
 
 @pytest.fixture
@@ -200,29 +201,28 @@ def test_no_half_character_is_ever_shown() -> None:
 def test_one_that_raises_does_not_touch_its_neighbours(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = make_engine(kind)
     poison = character_tokenizer()("z")["input_ids"][0]
-    forward = engine._runner.model.forward
+    program = engine._runner._program
 
-    def failing(input_ids: Any = None, **options: Any) -> Any:
-        if (input_ids == poison).any():
+    def failing(ids: torch.Tensor, positions: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        if (ids == poison).any():
             raise IndexError("index out of range in self")
-        return forward(input_ids=input_ids, **options)
+        return program(ids, positions, kept)
 
-    monkeypatch.setattr(engine._runner.model, "forward", failing)
+    monkeypatch.setattr(engine._runner, "_program", failing)
     results = run(engine, [Request(text, text, Sampling(6, 0.0)) for text in ("ab", "cdz", "cd", "efghij")])
     assert results["cdz"].finish_reason is FinishReason.ERROR and "index out of range" in (results["cdz"].error or "")
     for text in ("ab", "cd", "efghij"):
         assert results[text].text == expect(kind, text, 6) or "z" in expect(kind, text, 6)
 
 
-def test_numbers_that_are_none_end_one_request_and_leave_no_trace(gpt2: ContinuousEngine) -> None:
+def test_numbers_that_are_none_end_one_request_and_leave_no_trace() -> None:
+    engine = make_engine("llama")  # whose output layer does not share the embedding
     poison = character_tokenizer()("z")["input_ids"][0]
-    embedding = gpt2._runner.model.get_input_embeddings()
     with torch.no_grad():
-        embedding.weight[poison] = float("nan")
-    gpt2._runner.model.lm_head.packed = torch.nan_to_num(embedding.weight.detach())
-    results = run(gpt2, [Request(text, text, Sampling(6, 0.0)) for text in ("ab", "zzzzzzzzzzz", "cd")])
+        engine._runner.model.get_input_embeddings().weight[poison] = float("nan")
+    results = run(engine, [Request(text, text, Sampling(6, 0.0)) for text in ("ab", "zzzzzzzzzzz", "cd")])
     assert results["zzzzzzzzzzz"].finish_reason is FinishReason.ERROR
-    again = run(gpt2, [Request(str(i), "ab" * i, Sampling(6, 0.0)) for i in range(1, 5)])
+    again = run(engine, [Request(str(i), "ab" * i, Sampling(6, 0.0)) for i in range(1, 5)])
     assert all(result.finish_reason is not FinishReason.ERROR for result in [*again.values(), results["ab"]])
 
 

@@ -19,21 +19,23 @@ from transformers import (
 )
 
 from tasks.states import FinishReason
+from worker.engine import native
 from worker.engine.engine import ContinuousEngine
 from worker.engine.protocol import Delta, Event, Request, Result
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz春夏秋冬\n"
 CONTEXT = 64
 SHAPE = {"vocab_size": len(ALPHABET) + 2, "eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
-WIDE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-GROUPED = {**WIDE, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": CONTEXT}
+WIDE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+GROUPED = {**WIDE, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": CONTEXT}
 CONFIGS = {
-    "gpt2": GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=CONTEXT, **SHAPE),
-    "llama": LlamaConfig(**GROUPED, **SHAPE),
-    "qwen2": Qwen2Config(**GROUPED, **SHAPE),
-    "qwen3": Qwen3Config(**{**GROUPED, "head_dim": 16}, tie_word_embeddings=True, **SHAPE),
+    "gpt2": GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=CONTEXT, **SHAPE),
+    "llama": LlamaConfig(**GROUPED, head_dim=16, **SHAPE),
+    "qwen2": Qwen2Config(**GROUPED, head_dim=16, **SHAPE),
+    "qwen3": Qwen3Config(**GROUPED, head_dim=32, tie_word_embeddings=True, **SHAPE),
     "gpt_neox": GPTNeoXConfig(**WIDE, max_position_embeddings=CONTEXT, **SHAPE),
-    "mistral": MistralConfig(**GROUPED, sliding_window=9, **SHAPE),
+    "mistral": MistralConfig(**GROUPED, head_dim=16, sliding_window=9, **SHAPE),
+    "llama_narrow": LlamaConfig(**GROUPED, head_dim=8, **SHAPE),  # too narrow for the engine's own attention
 }
 
 
@@ -50,7 +52,7 @@ def reference_model(name: str) -> Any:
 
 
 def make_engine(name: str, tokenizer: Any = None, **options: Any) -> ContinuousEngine:
-    options = {"slots": 4, "max_context": CONTEXT, "prefill_tokens": 5} | options
+    options = {"slots": 4, "max_context": CONTEXT, "prefill_tokens": 5, "native": native.load()} | options
     return ContinuousEngine(copy.deepcopy(reference_model(name)), tokenizer or character_tokenizer(), **options)
 
 

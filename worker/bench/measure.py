@@ -16,6 +16,7 @@ import transformers
 
 from tasks.sampling import Sampling
 from worker.bench.load import Load
+from worker.engine import native
 from worker.engine.engine import ContinuousEngine
 from worker.engine.protocol import Event, Request, Result
 
@@ -26,7 +27,12 @@ def measure_engine(model: Any, tokenizer: Any, load: Load, *, deterministic: boo
     """A function that does the load once and returns what was measured. The engine takes ``model`` over."""
     context = min(getattr(model.config, "max_position_embeddings", 2048), 4096)
     engine = ContinuousEngine(
-        model, tokenizer, slots=load.concurrency, max_context=context, deterministic=deterministic
+        model,
+        tokenizer,
+        slots=load.concurrency,
+        max_context=context,
+        deterministic=deterministic,
+        native=native.load(),
     )
     if load.ignore_eos:
         engine.ends = frozenset()

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from worker.engine.native import Native
 from worker.engine.scheduler import Copy
 
 ATTENTION = "touchstone"
@@ -49,8 +50,8 @@ class Layout:
     spans: Sequence[Span]
     apart: bool  # every slot gets a call of attention of its own
     device: torch.device
-    slots: Tensor = field(init=False)  # [tokens]
-    positions: Tensor = field(init=False)  # [tokens]
+    slots: Tensor = field(init=False)  # [tokens], int32
+    positions: Tensor = field(init=False)  # [tokens], int32
     tokens: int = field(init=False)
     _rows: tuple[tuple[int, int], Tensor] | None = None
     _groups: tuple[int, list[Group]] | None = None
@@ -58,15 +59,15 @@ class Layout:
     def __post_init__(self) -> None:
         slots = [span.slot for span in self.spans for _ in range(span.count)]
         positions = [at for span in self.spans for at in range(span.length - span.count, span.length)]
-        self.slots = torch.tensor(slots).to(self.device, non_blocking=True)
-        self.positions = torch.tensor(positions).to(self.device, non_blocking=True)
+        self.slots = torch.tensor(slots, dtype=torch.int32).to(self.device, non_blocking=True)
+        self.positions = torch.tensor(positions, dtype=torch.int32).to(self.device, non_blocking=True)
         self.tokens = len(slots)
 
     def rows(self, heads: int, capacity: int) -> Tensor:
         """Where the tokens' keys go among ``[slots * heads * capacity]`` rows: ``[tokens * heads]``."""
         if self._rows is None or self._rows[0] != (heads, capacity):
             head = torch.arange(heads, device=self.device)
-            rows = (self.slots[:, None] * heads + head) * capacity + self.positions[:, None]
+            rows = (self.slots[:, None].long() * heads + head) * capacity + self.positions[:, None]
             self._rows = (heads, capacity), rows.flatten()
         return self._rows[1]
 
@@ -124,11 +125,11 @@ def _are_neighbours(one: Span, other: Span) -> bool:
 class SlotCache:
     """Keys and values ``[slots, heads, capacity, head_dim]`` of each layer, made when a layer first writes.
 
-    ``dtype`` None keeps the model's. The capacity follows the longest sequence, up to ``max_context``.
+    The capacity follows the longest sequence, up to ``max_context``.
     """
 
-    def __init__(self, slots: int, max_context: int, dtype: torch.dtype | None):
-        self.slots, self.max_context, self.dtype = slots, max_context, dtype
+    def __init__(self, slots: int, max_context: int, native: Native | None):
+        self.slots, self.max_context, self.native = slots, max_context, native
         self.capacity = min(FIRST_CAPACITY, max_context)
         self.layout: Layout
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
@@ -147,26 +148,60 @@ class SlotCache:
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store the step's ``key`` and ``value`` ``[1, heads, tokens, head_dim]``; returns the whole layer's."""
-        keys, values = self._layer(layer, key, value)
+        keys, values = self.layer(layer, key, value)
         rows = self.layout.rows(key.shape[1], self.capacity)
         for states, new in ((keys, key), (values, value)):
             used = new[0, :, : self.layout.tokens].transpose(0, 1).reshape(-1, new.shape[3])
             states.view(-1, new.shape[3]).index_copy_(0, rows, used.to(states.dtype))
         return keys, values
 
-    def _layer(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    def layer(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values, made or widened for ones like ``key`` and ``value`` where they are too small."""
         old = self._layers.get(layer)
         if old is None or old[0].shape[2] < self.capacity:
             made = []
             for index, new in enumerate((key, value)):
                 shape = (self.slots, new.shape[1], self.capacity, new.shape[3])
                 # Zeros, not rubbish: a masked position counts for nothing only if it is finite.
-                states = torch.zeros(shape, dtype=self.dtype or new.dtype, device=new.device)
+                states = torch.zeros(shape, dtype=self._dtype(new), device=new.device)
                 if old is not None:
                     states[:, :, : old[index].shape[2]] = old[index]
                 made.append(states)
             self._layers[layer] = (made[0], made[1])
         return self._layers[layer]
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float, window: int) -> Tensor:
+        """Attention of the step's tokens, each over its own slot up to itself: ``[1, tokens, query_heads, head_dim]``.
+
+        ``query`` ``[1, query_heads, tokens, head_dim]``, ``key`` and ``value`` ``[1, heads, tokens, head_dim]``. Only
+        the last ``window`` positions are seen, if it is not 0.
+        """
+        layout = self.layout
+        native = self.kernel(key, value)
+        if native is not None:
+            places = (*self.layer(layer, key, value), layout.slots, layout.positions)
+            return native.attend(query[0], key[0], value[0], *places, scale, window)[None]
+        keys, values = self.write(layer, key, value)
+        queries = query[0].transpose(0, 1)
+        out = queries.new_zeros(queries.shape[0], queries.shape[1], values.shape[3])
+        windowed = window > 0 and any(span.length > window for span in layout.spans)
+        if not windowed:
+            for group in layout.groups(2 * keys.shape[1] * keys.shape[3] * keys.element_size()):
+                _attend_singly(group, queries, keys, values, out, scale)
+        for span in layout.spans:
+            if windowed or span.count > 1:
+                _attend_span(span, queries, keys, values, out, scale, window)
+        return out.unsqueeze(0)
+
+    def kernel(self, key: Tensor, value: Tensor) -> Native | None:
+        """The engine's own code for such keys and values, if there is any."""
+        fits = self.native is not None and self.native.attends(key.dtype, key.shape[3])
+        return self.native if fits and key.shape == value.shape else None
+
+    def _dtype(self, new: Tensor) -> torch.dtype:
+        """Torch attends slowly to narrow keys by single queries on a CPU; all else keeps the model's format."""
+        narrow_is_slow = new.device.type == "cpu" and self.kernel(new, new) is None
+        return torch.float32 if narrow_is_slow else new.dtype
 
     def wipe(self, slot: int) -> None:
         """Forget a slot whose numbers went bad: even a masked position spreads one that is not finite."""
@@ -187,7 +222,7 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    slot_cache: SlotCache,
+    slot_cache: SlotCache | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -195,30 +230,29 @@ def attend(
     position_bias: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of a step's tokens, each over its own slot: the function that transformers' models call.
+    """The function that transformers' models call: `SlotCache.attend`, or its operator where there is no cache.
 
-    ``query`` ``[1, query_heads, tokens, head_dim]``, ``key`` and ``value`` ``[1, heads, tokens, head_dim]``; returns
-    ``[1, tokens, query_heads, head_dim]``. Raises `NotImplementedError` for a kind of attention it does not know.
+    Raises `NotImplementedError` for a kind of attention that the engine does not know.
     """
     if softcap is not None or s_aux is not None or position_bias is not None:
         raise NotImplementedError("attention with soft capping, sinks or position bias")
-    layout = slot_cache.layout
-    keys, values = slot_cache.write(int(module.layer_idx), key, value)  # type: ignore[arg-type]
-    queries = query[0].transpose(0, 1)
-    out = queries.new_zeros(queries.shape[0], queries.shape[1], values.shape[3])
-    windowed = sliding_window is not None and any(span.length > sliding_window for span in layout.spans)
-    if not windowed:
-        for group in layout.groups(2 * keys.shape[1] * keys.shape[3] * keys.element_size()):
-            _attend_singly(group, queries, keys, values, out, scaling)
-    for span in layout.spans:
-        if windowed or span.count > 1:
-            _attend_span(span, queries, keys, values, out, scaling, sliding_window)
-    return out.unsqueeze(0), None
+    compute = attention if slot_cache is None else slot_cache.attend
+    scale = float(key.shape[3]) ** -0.5 if scaling is None else float(scaling)
+    return compute(query, key, value, int(module.layer_idx), scale, sliding_window or 0), None  # type: ignore[arg-type]
 
 
-def _attend_singly(
-    group: Group, queries: Tensor, keys: Tensor, values: Tensor, out: Tensor, scale: float | None
-) -> None:
+@torch.library.custom_op("touchstone::attention", mutates_args=())
+def attention(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float, window: int) -> Tensor:
+    """Stands for `SlotCache.attend` where a model is recorded; never computed."""
+    raise NotImplementedError("attention without a cache")
+
+
+@attention.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float, window: int) -> Tensor:
+    return query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
+
+
+def _attend_singly(group: Group, queries: Tensor, keys: Tensor, values: Tensor, out: Tensor, scale: float) -> None:
     """One token a slot. Query heads that share a key head are taken as its queries, so that keys are read once."""
     count, longest = len(group.lengths), max(group.lengths)
     tokens, slots = slice(group.first, group.first + count), slice(group.slot, group.slot + count)
@@ -231,22 +265,22 @@ def _attend_singly(
 
 
 def _attend_span(
-    span: Span, queries: Tensor, keys: Tensor, values: Tensor, out: Tensor, scale: float | None, window: int | None
+    span: Span, queries: Tensor, keys: Tensor, values: Tensor, out: Tensor, scale: float, window: int
 ) -> None:
-    """Some tokens of one slot, each over the positions up to its own, the last ``window`` of them if one is given."""
+    """Some tokens of one slot, each over the positions up to its own, the last ``window`` of them if it is not 0."""
     heads = keys.shape[1]
     tokens = slice(span.first, span.first + span.count)
     start = span.length - span.count
-    low = 0 if window is None else max(0, start + 1 - window)
+    low = 0 if window == 0 else max(0, start + 1 - window)
     key, value = keys[span.slot, :, low : span.length], values[span.slot, :, low : span.length]
     shares = queries.shape[1] // heads
     query = queries[tokens].transpose(0, 1).to(keys.dtype)
-    plain = shares == 1 and start == 0 and (window is None or span.length <= window)
+    plain = shares == 1 and start == 0 and (window == 0 or span.length <= window)
     mask = None
     if not plain:
         own = torch.arange(start, span.length, device=keys.device)[:, None]
         other = torch.arange(low, span.length, device=keys.device)
-        seen = other <= own if window is None else (other <= own) & (other > own - window)
+        seen = other <= own if window == 0 else (other <= own) & (other > own - window)
         mask = torch.zeros(seen.shape, dtype=keys.dtype, device=keys.device).masked_fill_(~seen, float("-inf"))
         mask = mask.repeat(shares, 1)
     made = scaled_dot_product_attention(

@@ -10,6 +10,7 @@ import torch
 
 from tasks.states import FinishReason
 from worker.engine.detokenizer import Detokenizer
+from worker.engine.native import Native
 from worker.engine.protocol import Delta, Event, Request
 from worker.engine.runner import ModelRunner
 from worker.engine.sampler import NO_TOKEN, Draw, sample
@@ -59,12 +60,14 @@ class ContinuousEngine:
         add_special_tokens: bool = False,
         deterministic: bool = False,
         prefill_tokens: int | None = None,
+        native: Native | None = None,
     ):
         """``model`` and ``tokenizer`` as transformers loads them; the model is changed in place and belongs to this.
 
         ``max_context`` tokens of prompt and completion together. ``deterministic``: a request gives the same bits
         whatever shares the batch, for the price of always computing ``slots`` rows. ``prefill_tokens``: how many
-        tokens of prompts a step may read. Raises `ModelError` for a model that the engine cannot run.
+        tokens of prompts a step may read. ``native`` are the kernels to use on a CPU, None for torch's. Raises
+        `ModelError` for a model that the engine cannot run.
         """
         tokens = prefill_tokens or PREFILL_TOKENS.get(torch.device(model.device).type, PREFILL_TOKENS["cpu"])
         self.slots = slots
@@ -76,7 +79,12 @@ class ContinuousEngine:
         self._tokenizer = tokenizer
         self._most_slots = slots
         self._runner = ModelRunner(
-            model.eval(), slots=slots, max_context=max_context, chunk_tokens=tokens, deterministic=deterministic
+            model.eval(),
+            slots=slots,
+            max_context=max_context,
+            chunk_tokens=tokens,
+            deterministic=deterministic,
+            native=native,
         )
         self._scheduler = Scheduler(slots, tokens, fixed_chunks=deterministic)
         self._order = 0

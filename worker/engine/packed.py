@@ -9,44 +9,60 @@ from torch import Tensor, nn
 from transformers import activations
 from transformers.pytorch_utils import Conv1D
 
-Post = tuple[str, str]  # oneDNN's name of what follows the product, and the variant of it
-PLAIN: Post = ("none", "")
-ACTIVATIONS: dict[type[nn.Module], Post] = {
-    nn.ReLU: ("relu", ""),
-    nn.SiLU: ("swish", ""),
-    nn.GELU: ("gelu", "none"),
-    activations.GELUActivation: ("gelu", "none"),
-    activations.NewGELUActivation: ("gelu", "tanh"),
-    activations.FastGELUActivation: ("gelu", "tanh"),
-    activations.GELUTanh: ("gelu", "tanh"),
-    activations.SiLUActivation: ("swish", ""),
+from worker.engine.native import POSTS, Native
+from worker.engine.native import linear as native_linear
+
+NONE = POSTS[0]
+ACTIVATIONS: dict[type[nn.Module], str] = {
+    nn.ReLU: "relu",
+    nn.SiLU: "silu",
+    nn.GELU: "gelu",
+    activations.GELUActivation: "gelu",
+    activations.NewGELUActivation: "gelu_tanh",
+    activations.FastGELUActivation: "gelu_tanh",
+    activations.GELUTanh: "gelu_tanh",
+    activations.SiLUActivation: "silu",
 }
+ONEDNN_POSTS = {NONE: ("none", ""), "relu": ("relu", ""), "silu": ("swish", "")}
+ONEDNN_POSTS |= {"gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
 TRIAL_ROWS = 3
-TYPICAL_ROWS = 64  # the layout is chosen for so many; it is as good for fewer
+TYPICAL_ROWS = 64  # oneDNN chooses its layout for so many; it is as good for fewer
+SHARED_BYTES = 2**26  # up to which a weight that is shared is worth a second copy
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 
 
 class PackedLinear(nn.Module):
-    """``y = post(x W' + b)`` with a weight that only oneDNN can read; replaces a linear layer and its weight."""
+    """``y = post(x W' + b)`` with a weight that only the kernel can read; replaces a linear layer and its weight."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None):
-        """``weight`` ``[out, in]``, packed or plain; ``bias`` ``[out]``."""
+    def __init__(self, packed: Tensor, bias: Tensor | None, shape: torch.Size):
+        """``packed`` holds a weight of ``shape`` ``[out, in]``, ``bias`` is ``[out]``; ``post`` one of ``POSTS``."""
         super().__init__()
-        self.packed = weight
-        self.bias = bias
-        self.post = PLAIN
+        self.packed, self.bias = packed, bias
+        self.outs, self.inputs = shape
+        self.post = NONE
+
+
+class OneDnnLinear(PackedLinear):
+    """The kernel that torch brings; the weight may also be left as it is."""
 
     def forward(self, x: Tensor) -> Tensor:
-        name, variant = self.post
+        name, variant = ONEDNN_POSTS[self.post]
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, name, [], variant)
 
 
-def pack(model: nn.Module) -> int:
+class NativeLinear(PackedLinear):
+    """The engine's own kernel, for bfloat16 where the processor multiplies it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return native_linear(x, self.packed, self.bias, self.outs, POSTS.index(self.post))
+
+
+def pack(model: nn.Module, native: Native | None) -> int:
     """Replace the model's linear layers in place; returns how many.
 
     None where the CPU or this build of torch cannot, or where the outcome would differ from the plain layer's. A
-    weight that is shared with another module, as an output layer's with the embedding, stays where it is and is
-    only multiplied by oneDNN: it does not exist twice.
+    large weight that is shared with another module, as an output layer's with the embedding, stays where it is and
+    is only multiplied by oneDNN: it does not exist twice.
     """
     if not _is_possible(model):
         return 0
@@ -56,8 +72,10 @@ def pack(model: nn.Module) -> int:
             owners[id(parameter)] = owners.get(id(parameter), 0) + 1
     count = 0
     with torch.no_grad():
-        for parent, name, layer in list(_linear_layers(model)):
-            packed = _packed(layer, shared=owners[id(layer.weight)] > 1)
+        for parent, name in list(_linear_layers(model)):
+            # Fetched one by one, so that a plain weight is gone before the next is packed.
+            layer = getattr(parent, name)
+            packed = _packed(layer, native, shared=owners[id(layer.weight)] > 1)
             if packed is not None:
                 setattr(parent, name, packed)
                 count += 1
@@ -76,21 +94,27 @@ def _is_possible(model: nn.Module) -> bool:
     return parameter.dtype is torch.float32 or bool(bf16)
 
 
-def _linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
+def _linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
     for parent in model.modules():
         for name, layer in parent.named_children():
             if type(layer) in (nn.Linear, Conv1D):
-                yield parent, name, layer
+                yield parent, name
 
 
-def _packed(layer: Any, *, shared: bool) -> PackedLinear | None:
+def _packed(layer: Any, native: Native | None, *, shared: bool) -> PackedLinear | None:
     """None where it would not compute the same."""
     weight = layer.weight.detach()
     weight = weight.t().contiguous() if isinstance(layer, Conv1D) else weight
     bias = None if layer.bias is None else layer.bias.detach()
+    stays = shared and weight.nbytes > SHARED_BYTES
+    made: PackedLinear
     try:
-        made = PackedLinear(weight if shared else torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS), bias)
-        return made if _agree(layer, made, weight.shape[1], weight.dtype) else None
+        if native and native.multiplies and weight.dtype is torch.bfloat16 and weight.shape[1] % 2 == 0 and not stays:
+            made = NativeLinear(native.pack(weight), bias, weight.shape)
+        else:
+            packed = weight if shared else torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS)
+            made = OneDnnLinear(packed, bias, weight.shape)
+        return made if _agree(layer, made, made.inputs, weight.dtype) else None
     except RuntimeError:
         return None
 
@@ -110,16 +134,16 @@ def _fuse_activation(module: nn.Module) -> None:
     setattr(module, name, nn.Identity())
     for layer in layers:
         layer.post = ACTIVATIONS[type(activation)]
-        if any(_compute_the_same(plain, module, other.packed) for other in layers):
+        if any(_compute_the_same(plain, module, other) for other in layers):
             return
-        layer.post = PLAIN
+        layer.post = NONE
     setattr(module, name, activation)
 
 
-def _compute_the_same(plain: nn.Module, module: nn.Module, weight: Tensor) -> bool:
-    """Compares on inputs as wide as ``weight``'s; a module that takes no such input does not compute the same."""
+def _compute_the_same(plain: nn.Module, module: nn.Module, layer: PackedLinear) -> bool:
+    """Compares on inputs as wide as ``layer``'s; a module that takes no such input does not compute the same."""
     try:
-        return _agree(plain, module, weight.shape[1], weight.dtype)
+        return _agree(plain, module, layer.inputs, layer.packed.dtype)
     except (RuntimeError, TypeError, ValueError):
         return False
 

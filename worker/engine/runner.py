@@ -1,6 +1,8 @@
 """The one file that runs the model."""
 
+import logging
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -8,8 +10,12 @@ from torch import Tensor
 
 from tasks.errors import ModelError
 from worker.engine.cache import ATTENTION, Layout, SlotCache, Span
+from worker.engine.native import Native
 from worker.engine.packed import pack
+from worker.engine.program import Program, record
 from worker.engine.scheduler import Chunk, Copy
+
+logger = logging.getLogger(__name__)
 
 TRIAL_TOKENS = 6
 TOLERANCE = {torch.float32: 1e-3}
@@ -23,7 +29,16 @@ class ModelRunner:
     packed. Raises `ModelError` where the model then computes something else than before.
     """
 
-    def __init__(self, model: Any, *, slots: int, max_context: int, chunk_tokens: int, deterministic: bool):
+    def __init__(
+        self,
+        model: Any,
+        *,
+        slots: int,
+        max_context: int,
+        chunk_tokens: int,
+        deterministic: bool,
+        native: Native | None,
+    ):
         """With ``deterministic`` a pass over single tokens always has ``slots`` rows, any other ``chunk_tokens``."""
         self.model = model
         self.device = torch.device(model.device)
@@ -32,11 +47,11 @@ class ModelRunner:
         self.chunk_tokens = chunk_tokens
         self.deterministic = deterministic
         self.rows = slots
-        # Single queries over narrow keys are slow on a CPU; an accelerator keeps the model's format.
-        self._dtype = torch.float32 if self.device.type == "cpu" else None
+        self._native = native if self.device.type == "cpu" else None
         # Four dimensions tell transformers that the mask is made: it neither makes one nor warns.
         self._no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)
-        self.cache = SlotCache(slots, max_context, self._dtype)
+        self.cache = SlotCache(slots, max_context, self._native)
+        self._program: Program = self._call_model_with_cache
         with torch.inference_mode():
             self._take_over()
 
@@ -45,7 +60,7 @@ class ModelRunner:
         self.cache.clear()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.cache = SlotCache(slots, self.max_context, self._dtype)
+        self.cache = SlotCache(slots, self.max_context, self._native)
 
     def copy(self, copies: Sequence[Copy]) -> None:
         for each in copies:
@@ -75,52 +90,84 @@ class ModelRunner:
                 last.append(len(ids) - 1)
         if not spans:
             return torch.empty(0, self.vocabulary, device=self.device)
-        layout = Layout(spans, self.deterministic, self.device)
         fill = max(0, least - len(ids))
-        positions = torch.nn.functional.pad(layout.positions, (0, fill))
-        self.cache.begin(layout)
         # The number of rows of the output layer is part of the shape, too.
         kept = last + [last[0]] * (least - len(last)) if last and len(spans) > 1 and least else last or [0]
-        logits = self.model(
-            input_ids=torch.tensor([ids + [ids[0]] * fill]).to(self.device, non_blocking=True),
-            position_ids=positions[None],
-            attention_mask=self._no_mask,
-            use_cache=False,
-            logits_to_keep=torch.tensor(kept).to(self.device, non_blocking=True),
-            slot_cache=self.cache,
-        ).logits
+        logits = self._compute(Layout(spans, self.deterministic, self.device), ids + [ids[0]] * fill, kept)
         return logits[0, : len(last)]
 
+    def _compute(self, layout: Layout, ids: list[int], kept: list[int]) -> Tensor:
+        """Logits ``[1, kept, vocabulary]`` of the places ``kept`` among ``ids``; the first ids are the layout's."""
+        self.cache.begin(layout)
+        positions = torch.nn.functional.pad(layout.positions, (0, len(ids) - layout.tokens))
+        return self._program(
+            torch.tensor([ids]).to(self.device, non_blocking=True),
+            positions[None].long(),
+            torch.tensor(kept).to(self.device, non_blocking=True),
+        )
+
+    def _call_model_with_cache(self, ids: Tensor, positions: Tensor, kept: Tensor) -> Tensor:
+        return self._call(ids, positions, kept, slot_cache=self.cache)
+
+    def _call(self, ids: Tensor, positions: Tensor, kept: Tensor, **options: Any) -> Tensor:
+        return self.model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=self._no_mask,
+            use_cache=False,
+            logits_to_keep=kept,
+            **options,
+        ).logits
+
     def _take_over(self) -> None:
+        """Change the model and make sure that it still computes the same. Raises `ModelError` where it does not."""
         tokens = [(7 * at + 3) % self.vocabulary for at in range(min(TRIAL_TOKENS, self.max_context))]
         expected = self.model(input_ids=torch.tensor([tokens], device=self.device), use_cache=False).logits[0].float()
-        packed = pack(self.model)
+        packed = pack(self.model, self._native)
         self.model.set_attn_implementation(ATTENTION)
         name = type(self.model).__name__
         try:
-            actual = self._trial(tokens).float()
+            distance = _distance(self._trial(tokens), expected)
         except (TypeError, RuntimeError, AttributeError, KeyError, NotImplementedError) as error:
             raise ModelError(f"{name} does not run on the engine: {type(error).__name__}: {error}") from error
-        distance = float((actual - expected).norm() / expected.norm().clamp(min=1e-6))
-        if not distance <= TOLERANCE.get(self.model.dtype, LOOSE):
+        tolerance = TOLERANCE.get(self.model.dtype, LOOSE)
+        if not distance <= tolerance:
             raise ModelError(
                 f"{name} computes something else on the engine than by itself (off by {distance:.2g}, {packed} packed "
                 "layers): its attention is of a kind that the engine does not know. Use another model."
             )
+        self._program = self._recorded()
+        if not _distance(self._trial(tokens), expected) <= tolerance:
+            logger.warning("%s computes something else when it is recorded; it is run module by module", name)
+            self._program = self._call_model_with_cache
         self.cache.clear()
 
+    def _recorded(self) -> Program:
+        """The model without its modules, or with them where its code depends on more than it is given."""
+        computed_by: dict[Any, Any] = {torch.ops.touchstone.attention.default: lambda *call: self.cache.attend(*call)}
+        if self._native is not None:
+            computed_by[torch.ops.touchstone.linear.default] = self._native.linear
+
+        def forward(ids: Tensor, positions: Tensor, kept: Tensor) -> Tensor:
+            return self._call(ids, positions, kept)
+
+        try:
+            return record(forward, self.device, computed_by)
+        except Exception as error:
+            # Recording may fail in as many ways as there are models; each runs as well without, only slower.
+            logger.info("%s cannot be recorded: %s", type(self.model).__name__, error)
+            return self._call_model_with_cache
+
     def _trial(self, tokens: list[int]) -> Tensor:
-        """Logits ``[tokens, vocabulary]``, read in two pieces."""
-        rows = []
-        for start, end in ((0, len(tokens) // 2), (len(tokens) // 2, len(tokens))):
+        """Logits ``[tokens, vocabulary]``, read in pieces: several tokens at first, then one, then the rest."""
+        cuts = sorted({0, len(tokens) // 2, min(len(tokens) // 2 + 1, len(tokens)), len(tokens)})
+        pieces = []
+        for start, end in pairwise(cuts):
             layout = Layout([Span(0, 0, end - start, end)], True, self.device)
-            self.cache.begin(layout)
-            out = self.model(
-                input_ids=torch.tensor([tokens[start:end]], device=self.device),
-                position_ids=layout.positions[None],
-                attention_mask=self._no_mask,
-                use_cache=False,
-                slot_cache=self.cache,
-            )
-            rows.append(out.logits[0])
-        return torch.cat(rows)
+            pieces.append(self._compute(layout, tokens[start:end], list(range(end - start)))[0])
+        return torch.cat(pieces)
+
+
+def _distance(actual: Tensor, expected: Tensor) -> float:
+    """How far off, as a share of what is expected; not a number where something is not."""
+    return float((actual.float() - expected).norm() / expected.norm().clamp(min=1e-6))

@@ -1,0 +1,166 @@
+"""The engine's own kernels against torch, and what happens where they cannot be built."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from torch import nn
+
+from worker.engine import native
+from worker.engine.native import POSTS, Native
+
+POST_FUNCTIONS = {
+    "none": nn.Identity(),
+    "relu": nn.ReLU(),
+    "gelu_tanh": nn.GELU(approximate="tanh"),
+    "gelu": nn.GELU(),
+    "silu": nn.SiLU(),
+}
+CLOSE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Native:
+    found = native.load()
+    if found is None:
+        pytest.skip("no C++ compiler is here")
+    return found
+
+
+@pytest.fixture(scope="module")
+def multiplying(kernels: Native) -> Native:
+    if not kernels.multiplies:
+        pytest.skip("this processor does not multiply bfloat16")
+    return kernels
+
+
+steps = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 70)), min_size=1, max_size=4)
+
+
+@given(
+    spans=steps,
+    heads=st.sampled_from([(1, 1), (4, 2), (6, 2), (3, 3)]),
+    dim=st.sampled_from(sorted(native.DIMS)),
+    window=st.sampled_from([0, 1, 9, 40]),
+    dtype=st.sampled_from(list(CLOSE)),
+)
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_attention_is_that_of_torch(
+    kernels: Native,
+    spans: list[tuple[int, int]],
+    heads: tuple[int, int],
+    dim: int,
+    window: int,
+    dtype: torch.dtype,
+) -> None:
+    """Each slot reads some tokens after those it has; each token sees its slot up to itself, or a window of it."""
+    generator = torch.Generator().manual_seed(len(spans) * dim)
+    capacity = max(count + before for count, before in spans) + 3
+    tokens = sum(count for count, _ in spans)
+    # As GPT-2 hands them over: slices of one product, so that only the last dimension is contiguous.
+    both = torch.randn(tokens, heads[0] + 2 * heads[1], dim, generator=generator).to(dtype).transpose(0, 1)
+    query, key, value = both.split([heads[0], heads[1], heads[1]])
+    keys, values = torch.randn(2, len(spans), heads[1], capacity, dim, generator=generator).to(dtype)
+    slots = [slot for slot, (count, _) in enumerate(spans) for _ in range(count)]
+    positions = [before + i for count, before in spans for i in range(count)]
+    expected_keys, expected_values = keys.clone(), values.clone()
+    for token, (slot, position) in enumerate(zip(slots, positions, strict=True)):
+        expected_keys[slot, :, position] = key[:, token]
+        expected_values[slot, :, position] = value[:, token]
+    places = (torch.tensor(slots, dtype=torch.int32), torch.tensor(positions, dtype=torch.int32))
+    out = kernels.attend(query, key, value, keys, values, *places, dim**-0.5, window)
+    assert torch.equal(keys, expected_keys) and torch.equal(values, expected_values)
+    for token, (slot, position) in enumerate(zip(slots, positions, strict=True)):
+        first = max(0, position + 1 - window) if window else 0
+        seen = [states[slot, :, first : position + 1].float() for states in (keys, values)]
+        expected = nn.functional.scaled_dot_product_attention(
+            query[:, token, None].float(), *(each.repeat_interleave(heads[0] // heads[1], 0) for each in seen)
+        )
+        assert (out[token].float() - expected[:, 0]).abs().max() <= CLOSE[dtype] * expected.abs().max().clamp(min=1)
+
+
+def test_a_token_that_is_not_a_number_spoils_only_itself(kernels: Native) -> None:
+    query = torch.randn(2, 2, 16)
+    query[:, 1] = math.nan
+    keys, values = torch.zeros(2, 2, 2, 8, 16)
+    places = (torch.tensor([0, 1], dtype=torch.int32), torch.tensor([0, 0], dtype=torch.int32))
+    out = kernels.attend(query, query, query, keys, values, *places, 1.0, 0)
+    assert out[0].isfinite().all() and out[1].isnan().all()
+
+
+@given(
+    rows=st.integers(1, 40),
+    inputs=st.sampled_from([2, 32, 50, 256]),
+    outs=st.sampled_from([1, 17, 48, 49, 100, 200]),
+    post=st.sampled_from(POSTS),
+    biased=st.booleans(),
+)
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_a_linear_layer_is_that_of_torch(
+    multiplying: Native, rows: int, inputs: int, outs: int, post: str, biased: bool
+) -> None:
+    generator = torch.Generator().manual_seed(rows * inputs)
+    x, weight = (torch.randn(n, inputs, generator=generator).bfloat16() for n in (rows, outs))
+    bias = torch.randn(outs, generator=generator).bfloat16() if biased else None
+    out = multiplying.linear(x[None], multiplying.pack(weight), bias, outs, POSTS.index(post))
+    plain = nn.functional.linear(x.float(), weight.float(), None if bias is None else bias.float())
+    expected = POST_FUNCTIONS[post](plain)
+    assert out.shape == (1, rows, outs)
+    assert (out[0].float() - expected).abs().max() <= 1e-2 * expected.abs().max().clamp(min=1)
+
+
+@given(rows=st.integers(2, 30), at=st.integers(0, 29))
+@hypothesis_settings(max_examples=20, deadline=None)
+def test_a_row_has_the_same_bits_in_any_company(multiplying: Native, rows: int, at: int) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    x, weight = (torch.randn(n, 64, generator=generator).bfloat16() for n in (rows, 100))
+    packed = multiplying.pack(weight)
+    together = multiplying.linear(x, packed, None, 100, POSTS.index("gelu"))
+    alone = multiplying.linear(x[at % rows][None], packed, None, 100, POSTS.index("gelu"))
+    assert torch.equal(together[at % rows], alone[0])
+
+
+def test_extreme_numbers_do_not_break_the_functions_behind_a_layer(multiplying: Native) -> None:
+    x = torch.tensor([[1e4], [-1e4], [math.inf], [0.0], [math.nan]]).expand(5, 2).bfloat16() / 2
+    packed = multiplying.pack(torch.ones(1, 2).bfloat16())
+    for post in POSTS[1:]:
+        big, small, infinite, nothing, none = multiplying.linear(x, packed, None, 1, POSTS.index(post)).flatten()
+        assert big == torch.tensor(1e4).bfloat16() and infinite == math.inf
+        assert abs(small) < 1e-3 and nothing == 0 and none.isnan()
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty cache of built kernels; what `load` remembers is forgotten."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(native, "load", native.load.__wrapped__)
+    return tmp_path / "touchstone"
+
+
+def test_they_are_built_once(kernels: Native, fresh: Path) -> None:
+    assert native.load() is not None
+    (library,) = fresh.iterdir()
+    built = library.stat().st_mtime_ns
+    assert native.load() is not None
+    assert [path.stat().st_mtime_ns for path in fresh.iterdir()] == [built]
+
+
+def test_a_compiler_that_fails_leaves_torch_and_says_so(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    compiler = tmp_path / "broken"
+    compiler.write_text('#!/bin/sh\n[ "$1" = --version ] && exit\necho no such header >&2\nexit 1\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    assert native.load() is None
+    assert "no such header" in caplog.text
+    assert list(fresh.iterdir()) == []
+
+
+def test_they_can_be_switched_off(monkeypatch: pytest.MonkeyPatch, fresh: Path) -> None:
+    monkeypatch.setenv(native.OFF, "0")
+    assert native.load() is None

@@ -1,0 +1,148 @@
+// y = post(x W' + b) in bfloat16, for processors that multiply it themselves.
+//
+// The weight lies in panels of 48 outputs; within a panel, inputs go in pairs: [panels, in / 2, 48, 2]. Eight rows of x
+// against one panel fill the registers. While a panel is used, the next one is fetched: with few rows the time is that
+// of reading the weight from memory once, with many that of multiplying. A row's sum does not depend on other rows.
+
+#include "vectors.h"
+
+struct Linear {
+    const BFloat16 *x, *weight, *bias;  // [rows, in], packed, [outs] or null
+    BFloat16 *out;                      // [rows, outs]
+    int64_t rows, in, outs;
+    int32_t post, threads;
+};
+
+constexpr int ROWS = 8, VECTORS = 3, WIDTH = VECTORS * LANES;
+
+#ifdef __AVX512BF16__
+
+namespace {
+
+constexpr int LINE = 64;     // bytes
+constexpr int AHEAD = 4096;  // bytes that a stream is fetched ahead, where it is not the next panel that is fetched
+constexpr int FETCHING = 3;  // blocks of rows that share the fetching of the next panel
+
+enum Post { NONE, RELU, GELU_TANH, GELU, SILU };
+
+inline Vector sigmoid(Vector x) { return 1.0f / (1.0f + exponential(-x)); }
+
+// Abramowitz and Stegun 7.1.26, error below 1.5e-7.
+inline Vector error_function(Vector x) {
+    const Integers negative = x < 0.0f;
+    const Vector size = negative ? -x : x;
+    const Vector t = 1.0f / (1.0f + 0.3275911f * size);
+    Vector p = all(1.061405429f);
+    p = p * t - 1.453152027f;
+    p = p * t + 1.421413741f;
+    p = p * t - 0.284496736f;
+    p = p * t + 0.254829592f;
+    const Vector found = 1.0f - p * t * exponential(-size * size);
+    return negative ? -found : found;
+}
+
+inline Vector apply(int post, Vector x) {
+    switch (post) {
+        case RELU: return x < 0.0f ? Vector{} : x;  // a NaN stays one
+        case GELU_TANH: return x * sigmoid(1.5957691216057308f * (x + 0.044715f * x * x * x));
+        case GELU: return 0.5f * x * (1.0f + error_function(x * 0.70710678118654752f));
+        case SILU: return x * sigmoid(x);
+        default: return x;
+    }
+}
+
+// Two inputs of a row, beside every pair of the weight.
+inline __m512bh spread(const BFloat16 *from) {
+    int32_t both;
+    std::memcpy(&both, from, sizeof both);
+    return reinterpret_cast<__m512bh>(_mm512_set1_epi32(both));
+}
+
+struct Fetch {
+    const char *from;
+    int64_t step;  // bytes for each pair of inputs
+    int lines;     // fetched at each, 0 for none
+};
+
+template <int N>
+void tile(const Linear &call, int64_t row, int64_t panel, Fetch fetch) {
+    __m512 sums[N][VECTORS];
+    for (int r = 0; r < N; r++)
+        for (int v = 0; v < VECTORS; v++) sums[r][v] = _mm512_setzero_ps();
+    const BFloat16 *weight = call.weight + panel * call.in * WIDTH, *x = call.x + row * call.in;
+    for (int64_t k = 0; k < call.in; k += 2, weight += 2 * WIDTH, fetch.from += fetch.step) {
+        __m512bh columns[VECTORS];
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; v++) columns[v] = pairs(weight + 2 * v * LANES);
+        for (int line = 0; line < fetch.lines; line++) __builtin_prefetch(fetch.from + line * LINE);
+#pragma GCC unroll 8
+        for (int r = 0; r < N; r++) {
+            const __m512bh inputs = spread(x + r * call.in + k);
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; v++) sums[r][v] = _mm512_dpbf16_ps(sums[r][v], inputs, columns[v]);
+        }
+    }
+    for (int v = 0; v < VECTORS; v++) {
+        const int64_t at = panel * WIDTH + v * LANES, left = call.outs - at;
+        if (left <= 0) return;
+        const int count = left < LANES ? static_cast<int>(left) : LANES;
+        const Vector bias = call.bias ? load_some(call.bias + at, count) : Vector{};
+        for (int r = 0; r < N; r++)
+            store_some(call.out + (row + r) * call.outs + at,
+                       apply(call.post, reinterpret_cast<Vector>(sums[r][v]) + bias), count);
+    }
+}
+
+template <int N>
+void rows_by_panel(const Linear &call, int64_t row, int64_t count, int64_t panel, Fetch fetch) {
+    if (count == N)
+        tile<N>(call, row, panel, fetch);
+    else if constexpr (N > 1)
+        rows_by_panel<N - 1>(call, row, count, panel, fetch);
+}
+
+}  // namespace
+
+extern "C" int multiplies_bfloat16() { return 1; }
+
+extern "C" void linear_bfloat16(const Linear *of) {
+    const Linear &call = *of;
+    const int64_t panels = (call.outs + WIDTH - 1) / WIDTH, blocks = (call.rows + ROWS - 1) / ROWS;
+    const int64_t bytes = call.in * WIDTH * sizeof(BFloat16);
+#pragma omp parallel for schedule(static) num_threads(call.threads)
+    for (int64_t panel = 0; panel < panels; panel++) {
+        const char *start = reinterpret_cast<const char *>(call.weight) + panel * bytes;
+        for (int64_t block = 0; block < blocks; block++) {
+            const int64_t row = call.rows * block / blocks, end = call.rows * (block + 1) / blocks;
+            Fetch fetch{start, 0, 0};
+            if (blocks < FETCHING && block == 0)
+                fetch = {start + AHEAD, VECTORS * LINE, VECTORS};
+            else if (blocks >= FETCHING && block < FETCHING)
+                fetch = {start + bytes + block * (bytes / FETCHING), LINE, 1};
+            rows_by_panel<ROWS>(call, row, end - row, panel, fetch);
+        }
+    }
+}
+
+#else
+
+extern "C" int multiplies_bfloat16() { return 0; }
+extern "C" void linear_bfloat16(const Linear *) {}
+
+#endif
+
+// Elements of a packed weight.
+extern "C" int64_t packed_size(int64_t outs, int64_t in) { return (outs + WIDTH - 1) / WIDTH * WIDTH * in; }
+
+// `weight` [outs, in], `in` even, to panels; outputs that fill up the last panel are 0.
+extern "C" void pack_bfloat16(const BFloat16 *weight, BFloat16 *to, int64_t outs, int64_t in, int32_t threads) {
+    const int64_t panels = (outs + WIDTH - 1) / WIDTH;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t panel = 0; panel < panels; panel++)
+        for (int64_t k = 0; k < in; k += 2)
+            for (int64_t o = 0; o < WIDTH; o++) {
+                const int64_t out = panel * WIDTH + o;
+                BFloat16 *pair = to + (panel * in + k) * WIDTH + 2 * o;
+                for (int i = 0; i < 2; i++) pair[i] = out < outs ? weight[out * in + k + i] : BFloat16{0};
+            }
+}

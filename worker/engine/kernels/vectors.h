@@ -1,0 +1,101 @@
+// Sixteen floats at a time, in the vector types that GCC and Clang share; bfloat16 in and out.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
+constexpr int LANES = 16;
+using Vector = float __attribute__((vector_size(LANES * sizeof(float))));
+using Words = uint32_t __attribute__((vector_size(LANES * sizeof(uint32_t))));
+using Integers = int32_t __attribute__((vector_size(LANES * sizeof(int32_t))));
+using Halves = uint16_t __attribute__((vector_size(LANES * sizeof(uint16_t))));
+
+constexpr Integers ORDER = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+struct BFloat16 {
+    uint16_t bits;
+};
+
+inline Vector all(float value) { return Vector{} + value; }
+
+inline Vector load(const float *from) {
+    Vector out;
+    std::memcpy(&out, from, sizeof out);
+    return out;
+}
+
+inline Vector load(const BFloat16 *from) {
+    Halves halves;
+    std::memcpy(&halves, from, sizeof halves);
+    return reinterpret_cast<Vector>(__builtin_convertvector(halves, Words) << 16);
+}
+
+// The first `count` lanes; the rest is 0.
+template <typename T>
+inline Vector load_some(const T *from, int count) {
+    if (count == LANES) return load(from);
+    T lanes[LANES] = {};
+    std::memcpy(lanes, from, count * sizeof(T));
+    return load(lanes);
+}
+
+inline void store(float *to, Vector value) { std::memcpy(to, &value, sizeof value); }
+
+inline void store(BFloat16 *to, Vector value) {
+    const Words bits = reinterpret_cast<Words>(value);
+    const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to the nearest, ties to even
+    const Words quiet = (bits >> 16) | 0x40u;                            // a NaN stays one
+    const Integers is_nan = value != value;
+    const Halves halves = __builtin_convertvector(is_nan ? quiet : rounded, Halves);
+    std::memcpy(to, &halves, sizeof halves);
+}
+
+template <typename T>
+inline void store_some(T *to, Vector value, int count) {
+    if (count == LANES) return store(to, value);
+    T lanes[LANES];
+    store(lanes, value);
+    std::memcpy(to, lanes, count * sizeof(T));
+}
+
+inline float sum(Vector value) {
+    float total = 0;
+    for (int i = 0; i < LANES; i++) total += value[i];
+    return total;
+}
+
+inline float maximum(Vector value) {
+    float most = value[0];
+    for (int i = 1; i < LANES; i++) most = value[i] > most ? value[i] : most;
+    return most;
+}
+
+// e^x: 2^n by the exponent's bits and e^f by a polynomial (Cephes' expf, error about 2e-7). 0 below -87, the largest
+// power of two above 88; a NaN stays one.
+inline Vector exponential(Vector x) {
+    const Integers gone = x < -87.0f, huge = x > 88.0f;
+    const Vector bounded = gone ? all(-87.0f) : huge ? all(88.0f) : x;
+    const Vector shifted = bounded * 1.44269504088896341f + 128.5f;  // positive, so that the cut below rounds down
+    const Integers n = __builtin_convertvector(shifted, Integers) - 128;
+    const Vector whole = __builtin_convertvector(n, Vector);
+    const Vector f = bounded - whole * 0.693359375f + whole * 2.12194440e-4f;
+    Vector p = all(1.9875691500e-4f);
+    p = p * f + 1.3981999507e-3f;
+    p = p * f + 8.3334519073e-3f;
+    p = p * f + 4.1665795894e-2f;
+    p = p * f + 1.6666665459e-1f;
+    p = p * f + 5.0000001201e-1f;
+    p = p * f * f + f + 1.0f;
+    p *= reinterpret_cast<Vector>((n + 127) << 23);
+    return gone ? Vector{} : x != x ? x : p;
+}
+
+#ifdef __AVX512BF16__
+// 32 bfloat16 side by side, as the processor multiplies them.
+inline __m512bh pairs(const void *from) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(from)); }
+#endif

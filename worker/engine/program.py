@@ -1,0 +1,124 @@
+"""A model's forward pass as one flat function: recorded once, without the layers of modules around its operators.
+
+With small models and few rows most of a step is spent between operators, in Python. Recording follows the model's own
+code once, with sizes left open; nothing here knows a model.
+"""
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+Program = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+TRIAL_TOKENS, TRIAL_KEPT = 7, 3  # sizes to record with: a size of 1 would be taken for a constant
+
+_aten = torch.ops.aten
+# Methods and operators cost less to call than the entries of torch.ops that they lead to.
+METHODS: dict[Any, Callable[..., Any]] = {
+    _aten.view.default: Tensor.view,
+    _aten.transpose.int: Tensor.transpose,
+    _aten.split.Tensor: Tensor.split,
+    _aten.unsqueeze.default: Tensor.unsqueeze,
+    _aten.expand.default: Tensor.expand,
+    _aten.sym_size.int: Tensor.size,
+    _aten.add.Tensor: operator.add,
+    _aten.mul.Tensor: operator.mul,
+    _aten.embedding.default: torch.embedding,
+    _aten.native_layer_norm.default: torch.layer_norm,
+}
+
+
+def record(forward: Program, device: torch.device, computed_by: Mapping[Any, Callable[..., Any]]) -> Program:
+    """``forward`` of token ids ``[1, tokens]``, positions ``[1, tokens]`` and kept places ``[kept]``, flattened.
+
+    In the place of an operator in ``computed_by`` its function is called. Raises whatever recording raises.
+    """
+    ids = torch.zeros(1, TRIAL_TOKENS, dtype=torch.long, device=device)
+    positions = torch.arange(TRIAL_TOKENS, device=device)[None]
+    kept = torch.arange(TRIAL_KEPT, device=device)
+    with torch.no_grad():
+        recorded = make_fx(forward, tracing_mode="symbolic", _allow_non_fake_inputs=True)(ids, positions, kept)
+    recorded.graph.eliminate_dead_code()
+    return _Writer(recorded, {**METHODS, **computed_by}).function()
+
+
+class _Writer:
+    """Writes a graph as the text of a Python function, a line an operator."""
+
+    def __init__(self, recorded: fx.GraphModule, computed_by: Mapping[Any, Callable[..., Any]]):
+        self._recorded = recorded
+        self._computed_by = computed_by
+        self._globals: dict[str, Any] = {}
+        self._names: dict[fx.Node, str] = {}
+        self._lines: list[str] = []
+
+    def function(self) -> Program:
+        last_uses = _last_uses(self._recorded.graph)
+        parameters = []
+        for node in self._recorded.graph.nodes:
+            self._names.setdefault(node, f"v{len(self._names)}")
+            if node.op == "placeholder":
+                parameters.append(self._names[node])
+            elif node.op == "get_attr":
+                self._names[node] = self._constant(getattr(self._recorded, node.target))
+            elif node.op == "output":
+                self._lines.append(f"return {self._text(node.args[0])}")
+            elif (repeated := _repeated(node)) is not None:
+                self._names[node] = self._names[repeated]
+            else:
+                self._lines.append(f"{self._names[node]} = {self._call(node)}")
+            if forgotten := [self._names[used] for used in last_uses.get(node, []) if self._names[used][0] == "v"]:
+                self._lines.append(f"{' = '.join(forgotten)} = None")
+        body = "".join(f"    {line}\n" for line in self._lines)
+        exec(compile(f"def forward({', '.join(parameters)}):\n{body}", "<recorded model>", "exec"), self._globals)
+        return self._globals["forward"]
+
+    def _call(self, node: fx.Node) -> str:
+        arguments = [self._text(argument) for argument in node.args]
+        arguments += [f"{name}={self._text(value)}" for name, value in node.kwargs.items()]
+        if node.target is operator.getitem:
+            return f"{arguments[0]}[{arguments[1]}]"
+        function = node.target if node.kwargs else self._computed_by.get(node.target, node.target)
+        return f"{self._constant(function)}({', '.join(arguments)})"
+
+    def _text(self, value: Any) -> str:
+        if isinstance(value, fx.Node):
+            return self._names[value]
+        if isinstance(value, list | tuple):
+            return f"[{', '.join(map(self._text, value))}]"
+        plain = value is None or isinstance(value, int | str) or (isinstance(value, float) and math.isfinite(value))
+        return repr(value) if plain else self._constant(value)
+
+    def _constant(self, value: Any) -> str:
+        name = next((name for name, known in self._globals.items() if known is value), f"c{len(self._globals)}")
+        self._globals[name] = value
+        return name
+
+
+def _repeated(node: fx.Node) -> fx.Node | None:
+    """The node that this one only repeats. Nothing recorded is changed in place, so a copy is as good as its source."""
+    source = node.args[0] if node.args else None
+    if not isinstance(source, fx.Node):
+        return None
+    normed = source.target is _aten.native_layer_norm.default and node.target is operator.getitem and node.args[1] == 0
+    return source if normed or node.target is _aten.clone.default else None
+
+
+def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
+    """For each node those that are not needed after it; one that is repeated is needed as long as its repetitions."""
+    origin: dict[fx.Node, fx.Node] = {}
+    last: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        repeated = _repeated(node)
+        origin[node] = node if repeated is None else origin[repeated]
+        last.update({origin[used]: node for used in node.all_input_nodes})
+    uses: dict[fx.Node, list[fx.Node]] = {}
+    for used, node in last.items():
+        if node.op != "output":
+            uses.setdefault(node, []).append(used)
+    return uses
