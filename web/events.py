@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tasks.errors import Unavailable
+from tasks.errors import NotFound, Unavailable
 from tasks.ledger.records import Run
 from tasks.live import LiveEvent
 from tasks.service import Service
@@ -36,6 +36,9 @@ def _guarded(service: Service, run: Run, after: str) -> Iterator[str]:
     try:
         yield ""
         yield from _events(service, run, after)
+    except (NotFound, Unavailable):
+        # The run was deleted, or the ledger is away: the page asks again and is told which of the two.
+        return
     finally:
         _open_streams.release()
 

@@ -95,6 +95,15 @@ def test_a_deleted_run_is_gone(client: FlaskClient, ledger: Ledger, run_id: str)
         ledger.runs.get(run_id)
 
 
+def test_a_stream_ends_with_its_run(client: FlaskClient, ledger: Ledger, run_id: str) -> None:
+    stream = client.get(f"/api/runs/{run_id}/events", buffered=False)
+    events = iter(stream.response)
+    assert b"pending" in next(event for event in events if event)
+    ledger.control.delete(run_id)
+    assert b"event: end" not in b"".join(events)
+    assert client.get(f"/api/runs/{run_id}/events").status_code == 404
+
+
 @pytest.mark.parametrize("priority", [10, -10, 1.5, "1", True, None])
 def test_a_priority_is_a_small_number(client: FlaskClient, run_id: str, priority: Any) -> None:
     refused = post(client, f"{run_id}/priority", {"priority": priority})
