@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from tasks.states import Outcome, RunAction, RunKind
+from tests.conftest import require
 from tests.faults.processes import Process, until
 from tests.faults.scene import Scene
 
@@ -89,6 +90,7 @@ def cpu_seconds(process: Process) -> float:
 
 def test_an_idle_worker_rests(calm_scene: Scene) -> None:
     """Must hold: a worker without work takes less than 1% of a core, with the intervals that are the default."""
+    require(Path("/proc/self/stat").exists(), "/proc")
     worker = calm_scene.workers(1)[0]
     calm_scene.submit(2, tokens=None)
     calm_scene.drained()

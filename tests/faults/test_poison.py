@@ -1,8 +1,12 @@
 """What a prompt may do to its worker: cases 8 to 11. Neighbours must always finish."""
 
-import pytest
+import threading
 
-from tasks.states import FinishReason, RunKind
+import pytest
+from sqlalchemy import select
+
+from tasks.ledger.tables import chunk
+from tasks.states import ChunkState, FinishReason, RunKind
 from tests.faults.processes import until
 from tests.faults.scene import Scene
 
@@ -49,14 +53,32 @@ def test_case_09_an_error_in_the_task(scene: Scene, error: str) -> None:
 
 def test_case_10_an_engine_that_stands_still(scene: Scene) -> None:
     """Fault: the engine deadlocks. Injection: a prompt that waits for ever in a step. Must hold: the lease is lost
-    (I12), the worker ends itself after its watchdog's time (100 s by default, 7 s here) with a clear line, and is
+    (I12), the worker ends itself after its watchdog's time (100 s by default, 8 s here) with a clear line, and is
     started again; the prompt fails at attempt 3, its neighbours finish.
     """
     scene.supervised(1)
     prompts = scene.prompts(12)
     prompts[5] = "!hang"
+    thread = threading.Thread(target=note_lost_lease, args=[scene, 5, lost := []])
+    thread.start()
     assert_only_the_poison_failed(scene, prompts, "!hang", 120)
+    thread.join()
+    assert lost == [0], "its lease was lost before its process ended"
     assert scene.deaths >= 2
+
+
+def note_lost_lease(scene: Scene, idx: int, lost: list[int]) -> None:
+    """Notes how often the worker had died when the chunk with prompt ``idx`` was held, then held no more."""
+    has_it = (chunk.c.first <= idx) & (chunk.c.first + chunk.c.count > idx)
+    query = select(chunk.c.id).where(has_it, chunk.c.state == ChunkState.LEASED)
+
+    def held() -> bool:
+        with scene.ledger.database.read() as connection:
+            return connection.execute(query).first() is not None
+
+    until(held, 20, "the chunk is held")
+    until(lambda: not held(), 20, "it is held no more")
+    lost.append(scene.deaths)
 
 
 def test_case_11_out_of_memory(scene: Scene) -> None:
