@@ -27,13 +27,13 @@ from tasks.states import RunKind, WorkerState
 from worker.loaded import LoadedModel
 from worker.loop import EngineLoop
 from worker.pulse import Pulse
-from worker.runner import ChunkRunner
+from worker.runner import THREADS, ChunkRunner
 
 logger = logging.getLogger(__name__)
 
 Load = Callable[[ModelSpec, tuple[int, ...]], LoadedModel]
 
-POOL_THREADS = 24  # more than a worker is ever sent at once, so that an arena chunk always finds one
+POOL_THREADS = sum(THREADS.values())
 RELEASE_SECONDS = 2.0  # for giving the leases back
 LEAVE_SECONDS = 2.0  # for Celery to end by itself
 

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 SHOW_SECONDS = 0.04
 WRITE_SECONDS = 0.25
 LOOK_SECONDS = 1.0
+# Of each lane at once. What a worker is sent is less; but where many share a queue, one may be given the most of it,
+# and then an arena chunk must still find a thread.
+THREADS = {RunKind.ARENA: 16, RunKind.BULK: 8}
 PRIORITY = {RunKind.ARENA: 0, RunKind.BULK: 1}
 
 Key = tuple[int, int]
@@ -77,6 +80,7 @@ class ChunkRunner:
         self.stalled = False
         self.clock = time.time() - time.monotonic()
         self._isolation = Isolation()
+        self._places = {lane: threading.BoundedSemaphore(places) for lane, places in THREADS.items()}
         self._cold = True
         self._in_flight = 0
         self._finished = 0
@@ -90,16 +94,26 @@ class ChunkRunner:
 
     def generate(self, chunk_id: int) -> None:
         """Do a chunk if it is to be had. Whatever goes wrong, the ledger and the sweeper put it right."""
-        last = self.ledger.chunks.failures(chunk_id) >= MAX_ATTEMPTS - 1
-        with self._isolation.alone() if last else self._isolation.shared():
-            claim = None if self.stopping or self.stalled else self.ledger.chunks.claim(chunk_id, self.worker)
-            if claim is None:
-                return
-            try:
-                finished = self._run(claim)
-            except BaseException:
-                self.ledger.chunks.fail(claim)
-                raise
+        found = self.ledger.chunks.peek(chunk_id)
+        # A bulk chunk that finds no place is sent again by the sweeper, to whoever has one.
+        if found is None or not self._places[found[0]].acquire(blocking=False):
+            return
+        lane, attempts = found
+        try:
+            with self._isolation.alone() if attempts >= MAX_ATTEMPTS - 1 else self._isolation.shared():
+                self._claim(chunk_id)
+        finally:
+            self._places[lane].release()
+
+    def _claim(self, chunk_id: int) -> None:
+        claim = None if self.stopping or self.stalled else self.ledger.chunks.claim(chunk_id, self.worker)
+        if claim is None:
+            return
+        try:
+            finished = self._run(claim)
+        except BaseException:
+            self.ledger.chunks.fail(claim)
+            raise
         if finished:
             self.dispatcher.request_scores(claim.chunk)
         self.dispatcher.dispatch(self.spec.name)

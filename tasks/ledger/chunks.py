@@ -102,10 +102,11 @@ class Chunks:
             missing=tuple(key for key in every if key not in written),
         )
 
-    def failures(self, chunk_id: int) -> int:
-        """How many attempts at a chunk have been made; 0 for one that is not there (any more)."""
+    def peek(self, chunk_id: int) -> tuple[RunKind, int] | None:
+        """A chunk's lane and how many attempts at it have been made; None when it is not there (any more)."""
         with self.database.read() as connection:
-            return connection.execute(select(chunk.c.attempt).where(chunk.c.id == chunk_id)).scalar() or 0
+            found = connection.execute(select(chunk.c.lane, chunk.c.attempt).where(chunk.c.id == chunk_id)).first()
+            return (RunKind(found.lane), found.attempt) if found else None
 
     def fail(self, claim: Claim) -> None:
         """End a lease whose attempt has failed: the next sweep treats it as one that ran out."""
