@@ -154,7 +154,7 @@ def make_runner(model: str, loop: EngineLoop, dispatcher: Dispatcher, settings: 
     dispatcher.ledger.workers.register(
         Worker(name, model, WorkerState.READY, socket.gethostname(), os.getpid(), "simulated", "", "none", SLOTS)
     )
-    return ChunkRunner(
+    runner = ChunkRunner(
         spec=Registry.load(settings.models).get(model),
         model=LoadedModel(loop.engine, ENVIRONMENT, "simulated", "none", 0.0),
         loop=loop,
@@ -164,6 +164,8 @@ def make_runner(model: str, loop: EngineLoop, dispatcher: Dispatcher, settings: 
         settings=settings,
         worker=name,
     )
+    runner.state = WorkerState.READY
+    return runner
 
 
 if __name__ == "__main__":
