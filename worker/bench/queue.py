@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -36,6 +37,7 @@ MODES = {"ledger": True, "celery": False}
 
 def main(argv: list[str]) -> int:
     options = parse(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends the servers and workers too
     say = (lambda line: None) if options.json else (lambda line: sys.stderr.write(f"{line}\n"))
     found: dict[str, Any] = {"what": "queue", "arguments": argv, "submit": None, "pages": None, "work": []}
     try:
