@@ -23,7 +23,8 @@ class Pulse:
     def __init__(self, runner: ChunkRunner, dispatcher: Dispatcher):
         self.runner, self.dispatcher = runner, dispatcher
         self.ledger, self.settings, self.engine = runner.ledger, runner.settings, runner.loop.engine
-        self._moved = time.monotonic()
+        self._looked = time.monotonic()
+        self._stuck = 0.0  # seconds without a token
         self._progress = 0
 
     def start(self) -> None:
@@ -46,13 +47,15 @@ class Pulse:
 
     def watch(self) -> None:
         """End this process when its engine makes no token any more."""
-        if not self.engine.active or self.engine.progress != self._progress:
-            self._moved, self._progress = time.monotonic(), self.engine.progress
-        stuck = time.monotonic() - self._moved
+        now = time.monotonic()
+        # Time in which this whole process stood still (a machine that slept) is not the engine's fault.
+        passed, self._looked = min(now - self._looked, 2 * self.settings.sweep), now
+        moves = not self.engine.active or self.engine.progress != self._progress
+        self._stuck, self._progress = 0.0 if moves else self._stuck + passed, self.engine.progress
         # By then its leases are gone: whatever else it claimed would only lose an attempt.
-        self.runner.stalled = stuck > self.settings.lease
-        if stuck > self.settings.watchdog:
-            logger.critical("the engine has made no token for %.0f s; ending this worker", stuck)
+        self.runner.stalled = self._stuck > self.settings.lease
+        if self._stuck > self.settings.watchdog:
+            logger.critical("the engine has made no token for %.0f s; ending this worker", self._stuck)
             os._exit(EXIT_STALLED)
         if self.runner.loop.failures >= MAX_FAILURES:
             logger.critical("the engine has failed %d times in a row; ending this worker", MAX_FAILURES)

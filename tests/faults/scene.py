@@ -27,7 +27,7 @@ from tests.faults.processes import Process, Redis, python, until
 
 MODEL = "sim"
 LEASE = 4.0
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 SHORT = {"lease": LEASE, "renew": 1.0, "sweep": 0.5, "watchdog": 8.0, "drain": 3.0}
 
 

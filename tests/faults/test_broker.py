@@ -9,7 +9,7 @@ from tasks.doctor import examine
 from tests.faults.processes import Redis, until
 from tests.faults.scene import Scene
 
-FREEZE_SECONDS = 12.0
+FREEZE_SECONDS = 8.0
 
 
 def test_case_12_killed_and_restarted_empty(scene: Scene) -> None:
@@ -26,7 +26,7 @@ def test_case_12_killed_and_restarted_empty(scene: Scene) -> None:
 
 
 def test_case_13_frozen(scene: Scene) -> None:
-    """Fault: Redis accepts connections but answers nothing. Injection: SIGSTOP for 12 s (60 s behave alike: every wait
+    """Fault: Redis accepts connections but answers nothing. Injection: SIGSTOP for 8 s (60 s behave alike: every wait
     is bounded by 2 s). Must hold: a submit answers 202 within 1 s; after SIGCONT all runs end.
     """
     scene.workers(1)
