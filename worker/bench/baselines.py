@@ -1,4 +1,4 @@
-"""The same load on others: three ways of transformers, OpenVINO GenAI, vLLM."""
+"""The same load on others: three ways of transformers, OpenVINO GenAI, vLLM. Each is made ready, then run by calls."""
 
 import importlib
 import time
@@ -7,39 +7,44 @@ from typing import Any
 
 import transformers
 
-from worker.bench.load import Load
+from worker.bench.load import Load, make_prompts
+from worker.bench.models import open_model
 
 Run = Callable[[], dict[str, Any]]
 ONE_BY_ONE = 8  # prompts that are enough where they run one after the other
+CACHE_GIB = 2
 
 
 class NotInstalled(Exception):
     """A program to compare with is not here; the message says how to get it."""
 
 
-def pipeline(model: Any, tokenizer: Any, load: Load) -> Run:
+def pipeline(load: Load) -> Run:
     """`transformers.pipeline`, one prompt after the other."""
+    model, tokenizer = open_model(load)
     pipe = transformers.pipeline("text-generation", model=model, tokenizer=tokenizer)
+    prompts = make_prompts(tokenizer, load)[:ONE_BY_ONE]
+    given = sum(len(ids) for ids in tokenizer(prompts, add_special_tokens=False)["input_ids"])
     options = _options(tokenizer, load)
 
     def run() -> int:
-        prompts = load.prompts[:ONE_BY_ONE]
-        return sum(
-            len(pipe(prompt, return_tensors=True, **options)[0]["generated_token_ids"]) for prompt in prompts
-        ) - (_prompt_tokens(tokenizer, prompts))
+        made = [pipe(prompt, return_tensors=True, **options)[0]["generated_token_ids"] for prompt in prompts]
+        return sum(map(len, made)) - given
 
     return _timed(run)
 
 
-def generate(model: Any, tokenizer: Any, load: Load) -> Run:
+def generate(load: Load) -> Run:
     """`generate` on batches of ``concurrency`` prompts, each as slow as its longest."""
+    model, tokenizer = open_model(load)
+    prompts = make_prompts(tokenizer, load)
     options = _options(tokenizer, load)
 
     def run() -> int:
         tokens = 0
-        for first in range(0, len(load.prompts), load.concurrency):
+        for first in range(0, len(prompts), load.concurrency):
             batch = tokenizer(
-                list(load.prompts[first : first + load.concurrency]),
+                prompts[first : first + load.concurrency],
                 padding=True,
                 padding_side="left",
                 add_special_tokens=False,
@@ -53,11 +58,11 @@ def generate(model: Any, tokenizer: Any, load: Load) -> Run:
     return _timed(run)
 
 
-def generate_batch(model: Any, tokenizer: Any, load: Load) -> Run:
-    """transformers' own continuous batching, started once."""
-    options = _options(tokenizer, load)
-    config = transformers.GenerationConfig(**options)
-    inputs = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in load.prompts]
+def generate_batch(load: Load) -> Run:
+    """transformers' own continuous batching, started once; it chooses itself how many prompts are in flight."""
+    model, tokenizer = open_model(load)
+    config = transformers.GenerationConfig(**_options(tokenizer, load))
+    inputs = tokenizer(make_prompts(tokenizer, load), add_special_tokens=False)["input_ids"]
 
     def run() -> int:
         outputs = model.generate_batch(inputs=inputs, generation_config=config, persistent_manager=True)
@@ -66,44 +71,72 @@ def generate_batch(model: Any, tokenizer: Any, load: Load) -> Run:
     return _timed(run)
 
 
-def openvino(folder: str, load: Load) -> Run:
-    """OpenVINO GenAI's continuous batching. Raises `NotInstalled`."""
+def openvino(load: Load) -> Run:
+    """OpenVINO GenAI's continuous batching, in a closed loop. Raises `NotInstalled`.
+
+    Its ``max_num_seqs`` does not bind with the default scheduler, so requests are held back here.
+    """
     genai = _import("openvino_genai", "pip install openvino-genai")
+    core = _import("openvino", "pip install openvino")
+    numpy = _import("numpy", "pip install numpy")
     scheduler = genai.SchedulerConfig()
-    scheduler.max_num_seqs = load.concurrency
-    pipe = genai.ContinuousBatchingPipeline(folder, scheduler, "CPU")
+    scheduler.max_num_seqs, scheduler.cache_size = load.concurrency, CACHE_GIB
+    precision = {"bfloat16": core.Type.bf16, "float32": core.Type.f32, "float16": core.Type.f16}[load.dtype]
+    properties = {"INFERENCE_PRECISION_HINT": precision}
+    if load.threads:
+        properties["INFERENCE_NUM_THREADS"] = load.threads
+    pipe = genai.ContinuousBatchingPipeline(load.openvino, scheduler, "CPU", properties)
     config = genai.GenerationConfig()
-    config.max_new_tokens = load.new_tokens
-    config.ignore_eos = load.ignore_eos
-    config.do_sample = load.temperature > 0
+    config.max_new_tokens, config.ignore_eos = load.new_tokens, load.ignore_eos
+    config.do_sample, config.apply_chat_template = load.temperature > 0, False
+    if load.temperature > 0:
+        config.temperature, config.top_p = load.temperature, load.top_p
+    inputs = [core.Tensor(numpy.array([ids], dtype=numpy.int64)) for ids in _prompt_ids(load)]
+    finished = genai.py_openvino_genai.GenerationStatus.FINISHED
 
     def run() -> int:
-        results = pipe.generate(list(load.prompts), [config] * len(load.prompts))
-        return len(results) * load.new_tokens
+        waiting = list(enumerate(inputs))
+        live: list[Any] = []
+        tokens = 0
+        while waiting or live:
+            while waiting and len(live) < load.concurrency:
+                live.append(pipe.add_request(*waiting.pop(0), config))
+            pipe.step()
+            ended = [handle for handle in live if handle.get_status() == finished]
+            live = [handle for handle in live if handle.get_status() != finished]
+            tokens += sum(len(handle.read_all()[0].generated_ids) for handle in ended)
+        return tokens
 
     return _timed(run)
 
 
-def vllm(folder: str | None, load: Load) -> Run:
+def vllm(load: Load) -> Run:
     """vLLM's offline engine. Raises `NotInstalled`."""
-    package = _import("vllm", "pip install vllm")
-    if folder is None:
-        raise NotInstalled("vLLM reads a folder: give --model instead of --random-weights.")
-    engine = package.LLM(model=folder, max_num_seqs=load.concurrency, enforce_eager=True)
+    package = _import("vllm", "pip install vllm (a build for this machine's processor)")
+    engine = package.LLM(
+        model=load.model,
+        dtype=load.dtype,
+        max_num_seqs=load.concurrency,
+        enable_prefix_caching=False,
+        disable_log_stats=True,
+    )
     settings = package.SamplingParams(
         max_tokens=load.new_tokens, temperature=load.temperature, top_p=load.top_p, ignore_eos=load.ignore_eos
     )
+    inputs = [{"prompt_token_ids": ids} for ids in _prompt_ids(load)]
 
     def run() -> int:
-        return sum(len(out.outputs[0].token_ids) for out in engine.generate(list(load.prompts), settings))
+        return sum(len(out.outputs[0].token_ids) for out in engine.generate(inputs, settings, use_tqdm=False))
 
     return _timed(run)
 
 
-TRANSFORMERS: dict[str, Callable[[Any, Any, Load], Run]] = {
+BASELINES: dict[str, Callable[[Load], Run]] = {
     "pipeline": pipeline,
     "generate": generate,
     "generate_batch": generate_batch,
+    "openvino": openvino,
+    "vllm": vllm,
 }
 
 
@@ -129,12 +162,13 @@ def _options(tokenizer: Any, load: Load) -> dict[str, Any]:
     return options
 
 
-def _prompt_tokens(tokenizer: Any, prompts: tuple[str, ...]) -> int:
-    return sum(len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts)
+def _prompt_ids(load: Load) -> list[list[int]]:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(load.model, local_files_only=True)
+    return list(tokenizer(make_prompts(tokenizer, load), add_special_tokens=False)["input_ids"])
 
 
 def _import(name: str, advice: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise NotInstalled(f"{name} is not installed, so it cannot be compared: {advice}") from error
+        raise NotInstalled(f"{name} is not installed here, so it cannot be compared: {advice}") from error

@@ -1,19 +1,61 @@
-"""Measure the engine: ``python -m worker.bench engine --random-weights gpt2:102m``. The last line is JSON."""
+"""The speed of the engine, alone and beside others: ``python -m worker.bench engine --random-weights gpt2:102m``.
+
+Every one that is compared has a process of its own and they take turns, so that none shares threads or memory with
+another and the machine's moods hit all alike. The last line is JSON.
+"""
 
 import argparse
+import contextlib
 import json
+import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
-import torch
+from worker.bench.baselines import BASELINES
+from worker.bench.load import Load
+from worker.bench.models import DTYPES, SIZES, save_random
 
-from worker.bench import baselines
-from worker.bench.load import Load, make_prompts
-from worker.bench.measure import environment, measure_engine, median_by_speed, peak_rss
-from worker.bench.models import SIZES, open_model
+ELSEWHERE = ("openvino", "vllm")  # which may need a Python environment of their own
+TRANSFORMERS = [name for name in BASELINES if name not in ELSEWHERE]
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+class Failed(Exception):
+    """A contestant ended instead of answering; its own words stand above on standard error."""
+
+
+class Contestant:
+    """A process that does the load whenever it is asked to."""
+
+    def __init__(self, name: str, python: str, load: Load):
+        self.name = name
+        self._process = subprocess.Popen(
+            [python, "-m", "worker.bench.contestant", name, json.dumps(asdict(load))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.environment = self._answer()
+
+    def run(self) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write("run\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def stop(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise Failed(f"{self.name} ended with exit code {self._process.wait()}.")
+        return dict(json.loads(line))
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -21,21 +63,26 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", metavar="DIR", help="a model as transformers saves it")
     source.add_argument("--random-weights", choices=SIZES, help="a model of this shape, with random weights")
-    parser.add_argument("--requests", type=int, default=128)
-    parser.add_argument("--concurrency", type=int, default=64, help="requests in flight, and slots of the engine")
-    parser.add_argument("--prompt-tokens", type=int, default=20)
-    parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--requests", type=_at_least_one, default=128)
+    parser.add_argument("--concurrency", type=_at_least_one, default=64, help="requests in flight; the engine's slots")
+    parser.add_argument("--prompt-tokens", type=_at_least_one, default=20)
+    parser.add_argument("--new-tokens", type=_at_least_one, default=64)
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves its choice")
+    parser.add_argument("--threads", type=int, default=0, help="0 leaves each its own choice")
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--ignore-eos", action="store_true", help="always make all new tokens")
     parser.add_argument("--deterministic", action="store_true")
-    parser.add_argument("--rounds", type=_at_least_one, default=1, help="after one to warm up, all by turns")
-    parser.add_argument("--baseline", nargs="*", choices=sorted(baselines.TRANSFORMERS), default=[])
+    parser.add_argument("--without-native", action="store_true", help="torch's kernels instead of the engine's own")
+    parser.add_argument("--rounds", type=_at_least_one, default=3, help="after one to warm up, all by turns")
+    parser.add_argument("--baseline", nargs="*", choices=TRANSFORMERS, default=[])
     parser.add_argument("--openvino", metavar="DIR", help="the same model as OpenVINO GenAI reads it")
-    parser.add_argument("--vllm", action="store_true", help="the same model (--model) in vLLM")
+    parser.add_argument("--vllm", action="store_true", help="the same model in vLLM")
+    for name in ELSEWHERE:
+        parser.add_argument(
+            f"--{name}-python", metavar="PATH", default=sys.executable, help=f"where {name} is installed"
+        )
     parser.add_argument("--json", action="store_true", help="nothing but the last line")
     return parser.parse_args(arguments)
 
@@ -49,48 +96,76 @@ def _at_least_one(text: str) -> int:
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
     say: Callable[[str], Any] = (lambda line: None) if options.json else (lambda line: sys.stdout.write(line + "\n"))
-    model, tokenizer = open_model(options.model or options.random_weights, DTYPES[options.dtype], options.device)
-    parameters = model.num_parameters()
-    load = Load(
-        prompts=make_prompts(tokenizer, options.requests, options.prompt_tokens),
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            if options.random_weights:
+                save_random(options.random_weights, options.dtype, folder)
+            load = _load(options, options.model or folder)
+            with _contestants(options, load) as contestants:
+                outcome = compare(contestants, options.rounds, say)
+    except Failed as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    outcome["run"] |= asdict(load) | {"model": options.model or options.random_weights, "rounds": options.rounds}
+    sys.stdout.write(json.dumps(outcome, sort_keys=True) + "\n")
+    return 0
+
+
+def compare(contestants: list[Contestant], rounds: int, say: Callable[[str], Any]) -> dict[str, Any]:
+    """The first contestant's median round, with those of the others and how many times faster it is than each.
+
+    A ratio is the median of the rounds' ratios: what slows the machine for a while slows both of a round.
+    """
+    for contestant in contestants:
+        contestant.run()
+    measured: dict[str, list[dict[str, Any]]] = {contestant.name: [] for contestant in contestants}
+    for _ in range(rounds):
+        for contestant in contestants:
+            measured[contestant.name].append(contestant.run())
+            say(f"{contestant.name}: {measured[contestant.name][-1]['tokens_per_second']:.1f} tokens/s")
+    first, *others = measured
+    speeds = {name: [run["tokens_per_second"] for run in runs] for name, runs in measured.items()}
+    medians = {
+        name: sorted(runs, key=lambda run: run["tokens_per_second"])[rounds // 2] for name, runs in measured.items()
+    }
+    ratios = {name: sorted(a / b for a, b in zip(speeds[first], speeds[name], strict=True)) for name in others}
+    return medians[first] | {
+        "baselines": {name: medians[name] for name in others},
+        "ratios": {name: {"median": r[rounds // 2], "least": r[0], "most": r[-1]} for name, r in ratios.items()},
+        "run": contestants[0].environment | {"others": {each.name: each.environment for each in contestants[1:]}},
+    }
+
+
+def _load(options: argparse.Namespace, model: str) -> Load:
+    return Load(
+        model=model,
+        openvino=options.openvino,
+        requests=options.requests,
         concurrency=options.concurrency,
+        prompt_tokens=options.prompt_tokens,
         new_tokens=options.new_tokens,
         temperature=options.temperature,
         top_p=options.top_p,
         ignore_eos=options.ignore_eos,
+        dtype=options.dtype,
+        device=options.device,
+        threads=options.threads,
+        deterministic=options.deterministic,
+        native=not options.without_native,
     )
-    run_engine = measure_engine(model, tokenizer, load, deterministic=options.deterministic)
-    runs: dict[str, Callable[[], dict[str, Any]]] = {"engine": run_engine}
-    measured: dict[str, list[dict[str, Any]]] = {"engine": [run_engine()]}
-    memory = peak_rss()
+
+
+@contextlib.contextmanager
+def _contestants(options: argparse.Namespace, load: Load) -> Iterator[list[Contestant]]:
+    """The engine, then those it is compared with, all ready. Raises `Failed`."""
+    pythons = dict.fromkeys(("engine", *options.baseline), sys.executable)
+    pythons |= {name: getattr(options, f"{name}_python") for name in ELSEWHERE if getattr(options, name)}
+    ready: list[Contestant] = []
     try:
-        if options.baseline:
-            plain, _ = open_model(options.model or options.random_weights, DTYPES[options.dtype], options.device)
-            runs |= {name: baselines.TRANSFORMERS[name](plain, tokenizer, load) for name in options.baseline}
-        if options.openvino:
-            runs["openvino"] = baselines.openvino(options.openvino, load)
-        if options.vllm:
-            runs["vllm"] = baselines.vllm(options.model, load)
-    except baselines.NotInstalled as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    for name, run in runs.items():
-        if name != "engine":
-            run()
-    for _ in range(options.rounds):
-        for name, run in runs.items():
-            measured.setdefault(name, []).append(run())
-            say(f"{name}: {measured[name][-1]['tokens_per_second']:.1f} tokens/s")
-    # The first run warmed everything up; it is not counted.
-    measured["engine"] = measured["engine"][1:]
-    best = {name: median_by_speed(results) for name, results in measured.items()}
-    outcome = best.pop("engine")
-    outcome["peak_rss_bytes"] = memory
-    outcome["baselines"] = best
-    outcome["ratios"] = {name: outcome["tokens_per_second"] / run["tokens_per_second"] for name, run in best.items()}
-    outcome["run"] = environment(parameters, options)
-    sys.stdout.write(json.dumps(outcome, sort_keys=True) + "\n")
-    return 0
+        for name, python in pythons.items():
+            ready.append(Contestant(name, python, load))
+        yield ready
+    finally:
+        for contestant in ready:
+            contestant.stop()

@@ -9,23 +9,35 @@ SHORTEST = 4
 
 @dataclass(frozen=True)
 class Load:
-    """Prompts, of which ``concurrency`` are in flight at any time, each for ``new_tokens`` tokens."""
+    """``requests`` prompts of ``prompt_tokens``, ``concurrency`` of them in flight at a time, ``new_tokens`` for each.
 
-    prompts: tuple[str, ...]
+    ``model`` is a folder as transformers saves it, ``openvino`` the same model as OpenVINO GenAI reads it. Greedy where
+    ``temperature`` is 0.
+    """
+
+    model: str
+    openvino: str | None
+    requests: int
     concurrency: int
+    prompt_tokens: int
     new_tokens: int
     temperature: float
     top_p: float
     ignore_eos: bool
+    dtype: str
+    device: str
+    threads: int
+    deterministic: bool
+    native: bool
 
 
-def make_prompts(tokenizer: Any, count: int, tokens: int) -> tuple[str, ...]:
-    """``count`` different prompts of ``tokens`` tokens each, as nearly as the tokenizer allows."""
+def make_prompts(tokenizer: Any, load: Load) -> list[str]:
+    """Different prompts of as many tokens as asked for, as nearly as the tokenizer allows; the same at every call."""
     rng = random.Random(0)
     made = []
-    for _ in range(count):
-        ids = [rng.randrange(SHORTEST, len(tokenizer)) for _ in range(tokens)]
+    for _ in range(load.requests):
+        ids = [rng.randrange(SHORTEST, len(tokenizer)) for _ in range(load.prompt_tokens)]
         text = tokenizer.decode(ids, skip_special_tokens=True)
         # Rubbish may be cut into more tokens than it was made of.
-        made.append(tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"][:tokens]))
-    return tuple(made)
+        made.append(tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"][: load.prompt_tokens]))
+    return made

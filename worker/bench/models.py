@@ -15,6 +15,9 @@ from transformers import (
     Qwen3Config,
 )
 
+from worker.bench.load import Load
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FIRST_CHARACTER = 0x4E00
 CHARACTERS = 20_000
 
@@ -48,15 +51,19 @@ SIZES: dict[str, Callable[[], Any]] = {
 }
 
 
-def open_model(source: str, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
-    """Model and tokenizer of a name in ``SIZES`` or of a folder. Random weights are the same at every call."""
-    if source not in SIZES:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=True)
-        return model.to(device).eval(), AutoTokenizer.from_pretrained(source, local_files_only=True)
-    config = SIZES[source]()
+def open_model(load: Load) -> tuple[Any, Any]:
+    """Model and tokenizer of the load's folder."""
+    torch.set_num_threads(load.threads or torch.get_num_threads())
+    model = AutoModelForCausalLM.from_pretrained(load.model, dtype=DTYPES[load.dtype], local_files_only=True)
+    return model.to(load.device).eval(), AutoTokenizer.from_pretrained(load.model, local_files_only=True)
+
+
+def save_random(name: str, dtype: str, folder: str) -> None:
+    """Write a model of a shape in ``SIZES`` with random weights, the same at every call, and a tokenizer for it."""
+    config = SIZES[name]()
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    return model.to(device).eval(), word_tokenizer(config.vocab_size)
+    AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype]).save_pretrained(folder)
+    word_tokenizer(config.vocab_size).save_pretrained(folder)
 
 
 def word_tokenizer(size: int) -> PreTrainedTokenizerFast:

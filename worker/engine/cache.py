@@ -134,6 +134,10 @@ class SlotCache:
         self.layout: Layout
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
 
+    @property
+    def nbytes(self) -> int:
+        return sum(states.nbytes for both in self._layers.values() for states in both)
+
     def begin(self, layout: Layout) -> None:
         """Get ready for a step."""
         self.layout = layout

@@ -96,6 +96,11 @@ class ContinuousEngine:
         """Requests that are waiting or running."""
         return self._scheduler.count
 
+    @property
+    def cache_bytes(self) -> int:
+        """Memory that keys and values take."""
+        return self._runner.cache.nbytes
+
     def add(self, request: Request) -> None:
         """Take a request in. It ends in exactly one `Result`, also when it is impossible (then with an error)."""
         problem = None
