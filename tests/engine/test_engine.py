@@ -19,7 +19,7 @@ from tests.engine.tiny import (
     CONTEXT,
     byte_tokenizer,
     character_tokenizer,
-    generate,
+    expect,
     make_engine,
     reference_model,
     run,
@@ -50,12 +50,6 @@ def endless() -> ContinuousEngine:
     made = make_engine("gpt2")
     made.ends = frozenset()
     return made
-
-
-def expect(kind: str, prompt: str, count: int) -> str:
-    tokenizer = character_tokenizer()
-    tokens = tokenizer(prompt)["input_ids"]
-    return str(tokenizer.decode(generate(kind, tokens, min(count, CONTEXT - len(tokens))), skip_special_tokens=True))
 
 
 # Few first letters, so that prompts share beginnings.
@@ -180,6 +174,19 @@ def test_cancel_works_from_another_thread_and_keeps_the_text(endless: Continuous
     assert result.output_tokens == 1 and len(result.text) == 1
 
 
+def test_log_probabilities_come_with_the_tokens(endless: ContinuousEngine) -> None:
+    asked = Request("x", "ab", Sampling(9, 0.0), logprobs=True)
+    results = run(endless, [asked, Request("y", "ab", Sampling(9, 0.0))])
+    assert results["y"].logprobs is None and results["y"].text == results["x"].text
+    logprobs = results["x"].logprobs
+    assert logprobs is not None and len(logprobs) == results["x"].output_tokens and max(logprobs) <= 0
+    tokens = character_tokenizer()("ab" + results["x"].text)["input_ids"]
+    with torch.inference_mode():
+        logits = reference_model("gpt2")(torch.tensor([tokens])).logits[0]
+    expected = torch.log_softmax(logits, -1)[range(1, 10), tokens[2:]]
+    assert torch.allclose(torch.tensor(logprobs), expected, atol=1e-3)
+
+
 def test_a_late_request_ends_with_what_it_has(endless: ContinuousEngine) -> None:
     assert run(endless, [Request("x", "ab", Sampling(4), deadline=0.0)])["x"].admitted is None
     soon = Request("x", "ab", Sampling(50, 0.0), deadline=time.monotonic() + 0.2)
@@ -196,76 +203,6 @@ def test_no_half_character_is_ever_shown() -> None:
     engine.ends = frozenset()
     results = run(engine, [Request(str(i), "春眠不觉晓", Sampling(40, 1.0, seed=i)) for i in range(6)])
     assert any(result.text for result in results.values())
-
-
-def test_one_that_raises_does_not_touch_its_neighbours(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = make_engine(kind)
-    poison = character_tokenizer()("z")["input_ids"][0]
-    program = engine._runner._program
-
-    def failing(ids: torch.Tensor, positions: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-        if (ids == poison).any():
-            raise IndexError("index out of range in self")
-        return program(ids, positions, kept)
-
-    monkeypatch.setattr(engine._runner, "_program", failing)
-    results = run(engine, [Request(text, text, Sampling(6, 0.0)) for text in ("ab", "cdz", "cd", "efghij")])
-    assert results["cdz"].finish_reason is FinishReason.ERROR and "index out of range" in (results["cdz"].error or "")
-    for text in ("ab", "cd", "efghij"):
-        assert results[text].text == expect(kind, text, 6) or "z" in expect(kind, text, 6)
-
-
-def test_numbers_that_are_none_end_one_request_and_leave_no_trace() -> None:
-    engine = make_engine("llama")  # whose output layer does not share the embedding
-    poison = character_tokenizer()("z")["input_ids"][0]
-    with torch.no_grad():
-        engine._runner.model.get_input_embeddings().weight[poison] = float("nan")
-    results = run(engine, [Request(text, text, Sampling(6, 0.0)) for text in ("ab", "zzzzzzzzzzz", "cd")])
-    assert results["zzzzzzzzzzz"].finish_reason is FinishReason.ERROR
-    again = run(engine, [Request(str(i), "ab" * i, Sampling(6, 0.0)) for i in range(1, 5)])
-    assert all(result.finish_reason is not FinishReason.ERROR for result in [*again.values(), results["ab"]])
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
-    ],
-)
-def test_without_memory_there_are_fewer_slots_and_the_same_texts(
-    kind: str, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    engine = make_engine(kind)
-    compute = engine._runner.run
-
-    def failing(chunks: Any) -> Any:
-        if len(chunks) > 2:
-            raise error
-        return compute(chunks)
-
-    monkeypatch.setattr(engine._runner, "run", failing)
-    texts = ["ab", "cd", "efg", "hijk", "春"]
-    results = run(engine, [Request(text, text, Sampling(8, 0.0)) for text in texts])
-    assert engine.slots == 2
-    assert {text: results[text].text for text in texts} == {text: expect(kind, text, 8) for text in texts}
-
-
-def test_one_that_never_finds_memory_ends_with_a_clear_error(
-    gpt2: ContinuousEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compute = gpt2._runner.run
-
-    def failing(chunks: Any) -> Any:
-        if any(chunk.sequence.prompt_tokens > 20 for chunk in chunks):
-            raise torch.OutOfMemoryError("out of memory")
-        return compute(chunks)
-
-    monkeypatch.setattr(gpt2._runner, "run", failing)
-    results = run(gpt2, [Request(text, text, Sampling(8, 0.0)) for text in ("ab", "c" * 30, "efg")])
-    assert "memory" in (results["c" * 30].error or "")
-    assert [results[text].text for text in ("ab", "efg")] == [expect("gpt2", text, 8) for text in ("ab", "efg")]
-    assert gpt2.slots == 4
 
 
 def test_an_urgent_request_finds_a_slot_among_bulk(endless: ContinuousEngine) -> None:

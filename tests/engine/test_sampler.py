@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,9 +20,13 @@ from transformers.generation.logits_process import (
 )
 
 from tasks.sampling import Sampling
+from worker.engine import native
+from worker.engine.native import Native
 from worker.engine.sampler import NO_TOKEN, Draw, distributions, process, repeating, sample, uniform
 
 VOCABULARY = 700
+BOTH = pytest.mark.parametrize("kernels", [None, native.load()], ids=["torch", "native"])
+SLACK = 1e-5  # of what float32 sums to less than one may be off
 
 
 def expected(logits: Tensor, draw: Draw) -> Tensor:
@@ -85,12 +90,13 @@ def test_equal_logits_at_the_edge_of_top_k_all_stay() -> None:
     assert torch.allclose(actual(logits, draws)[0], expected(logits[0], draws[0]).double(), atol=1e-7)
 
 
+@BOTH
 @pytest.mark.parametrize("settings", [{}, {"top_k": 20}, {"top_p": 0.8}, {"top_k": 90, "top_p": 0.9}])
-def test_draws_follow_the_probabilities(settings: dict[str, float]) -> None:
+def test_draws_follow_the_probabilities(settings: dict[str, float], kernels: Native | None) -> None:
     number = 4000
     logits = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(1)) * 2
     draws = [Draw(Sampling(**settings, seed=seed), [1], seed % 7) for seed in range(number)]  # type: ignore[arg-type]
-    counts = Counter(sample(logits.expand(number, -1), draws))
+    counts = Counter(choice.token for choice in sample(logits.expand(number, -1), draws, kernels))
     wished = expected(logits, draws[0])
     assert all(wished[token] > 0 for token in counts)
     for token in wished.topk(10).indices.tolist():
@@ -107,23 +113,69 @@ def test_a_row_gets_the_same_token_alone_and_among_others(wanted: list[tuple[Sam
         Draw(Sampling(**{**s.to_dict(), "seed": seed, "temperature": 0.0 if greedy else s.temperature}), [1, 2, 3], i)
         for i, (s, greedy) in enumerate(wanted)
     ]
-    together = sample(logits, draws)
-    assert together == [sample(logits[i : i + 1], [draw])[0] for i, draw in enumerate(draws)]
-    assert all(token in range(VOCABULARY) for token in together)
+    for kernels in (None, native.load()):
+        together = sample(logits, draws, kernels)
+        assert together == [sample(logits[i : i + 1], [draw], kernels)[0] for i, draw in enumerate(draws)]
+        assert all(choice.token in range(VOCABULARY) for choice in together)
 
 
-def test_greedy_takes_the_most_likely() -> None:
+@given(cases, st.integers(0, 2**30))
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_the_kernel_draws_from_the_same_distribution(wanted: list[tuple[Sampling, float, int]], seed: int) -> None:
+    """Its token is the one at which the distribution function passes the row's random number, give or take rounding."""
+    kernels = native.load()
+    if kernels is None:
+        pytest.skip("no C++ compiler is here")
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.stack([torch.randn(VOCABULARY, generator=generator) * spread for _, spread, _ in wanted])
+    draws = [
+        Draw(replace(settings, seed=seed + row), torch.randint(9, (count,), generator=generator).tolist(), row)
+        for row, (settings, _, count) in enumerate(wanted)
+    ]
+    reached = actual(logits, draws).cumsum(-1)
+    for row, choice in enumerate(sample(logits, draws, kernels)):
+        number = uniform(draws[row].sampling.seed, row)
+        before = float(reached[row, choice.token - 1]) if choice.token else 0.0
+        assert before - SLACK <= number <= float(reached[row, choice.token]) + SLACK
+    narrow = logits.bfloat16()
+    assert sample(narrow, draws, kernels) == sample(narrow.float(), draws, kernels)
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_log_probabilities_are_the_models_own(kernels: Native | None, dtype: torch.dtype) -> None:
+    logits = (torch.randn(4, VOCABULARY) * 3).to(dtype)
+    draws = [Draw(Sampling(temperature=2.0, top_k=5, seed=i), [1], 0, wants_logprob=i != 2) for i in range(4)]
+    for row, choice in enumerate(sample(logits, draws, kernels)):
+        expected = float(torch.log_softmax(logits[row].float(), -1)[choice.token])
+        assert choice.logprob is None if row == 2 else abs(choice.logprob - expected) < 1e-4
+
+
+@BOTH
+def test_greedy_takes_the_first_of_the_most_likely(kernels: Native | None) -> None:
     logits = torch.randn(5, VOCABULARY)
-    assert sample(logits, [Draw(Sampling(temperature=0.0), [1], 0)] * 5) == logits.argmax(-1).tolist()
+    logits[2, [7, 300]] = 99.0
+    choices = sample(logits, [Draw(Sampling(temperature=0.0), [1], 0)] * 5, kernels)
+    assert [choice.token for choice in choices] == logits.argmax(-1).tolist() and choices[2].token == 7
 
 
+@BOTH
+@pytest.mark.parametrize("top_k", [1, 3])
+def test_tokens_that_are_as_probable_as_the_last_stay_too(kernels: Native | None, top_k: int) -> None:
+    logits = torch.zeros(1, VOCABULARY)
+    logits[0, [5, 6, 7]] = 9.0
+    found = {sample(logits, [Draw(Sampling(top_k=top_k, seed=seed), [1], 0)], kernels)[0].token for seed in range(100)}
+    assert found == {5, 6, 7}
+
+
+@BOTH
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_a_row_without_a_choice_says_so(temperature: float, bad: float) -> None:
+def test_a_row_without_a_choice_says_so(temperature: float, bad: float, kernels: Native | None) -> None:
     logits = torch.randn(3, VOCABULARY)
     logits[1] = bad
     draws = [Draw(Sampling(temperature=temperature, top_p=0.9), [1], 0)] * 3
-    tokens = sample(logits, draws)
+    tokens = [choice.token for choice in sample(logits, draws, kernels)]
     assert tokens[1] == NO_TOKEN and NO_TOKEN not in (tokens[0], tokens[2])
 
 

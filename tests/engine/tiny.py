@@ -121,3 +121,10 @@ def generate(name: str, tokens: list[int], count: int) -> list[int]:
     )
     made = out[0, len(tokens) :].tolist()
     return made[: made.index(1)] if 1 in made else made
+
+
+def expect(kind: str, prompt: str, count: int) -> str:
+    """The text that transformers' own generate makes greedily."""
+    tokenizer = character_tokenizer()
+    tokens = tokenizer(prompt)["input_ids"]
+    return str(tokenizer.decode(generate(kind, tokens, min(count, CONTEXT - len(tokens))), skip_special_tokens=True))

@@ -13,7 +13,7 @@ from worker.engine.detokenizer import Detokenizer
 from worker.engine.native import Native
 from worker.engine.protocol import Delta, Event, Request
 from worker.engine.runner import ModelRunner
-from worker.engine.sampler import NO_TOKEN, Draw, sample
+from worker.engine.sampler import NO_TOKEN, Choice, Draw, sample
 from worker.engine.scheduler import Chunk, Plan, Scheduler
 from worker.engine.sequence import LATE
 from worker.engine.sequence import Sequence as Running
@@ -28,6 +28,7 @@ TOO_LONG = (
 NOTHING = "The prompt has no token that the model knows; write it differently."
 UNKNOWN_TOKEN = "The prompt has token {}, but the model knows only {}: tokenizer and model do not belong together."
 NO_CHOICE = "The model gave no usable probabilities for the next token; try other decoding settings or another dtype."
+NO_TEXT = "The model's token {} cannot be decoded: {}: {}"
 NO_MEMORY = "There is not enough memory for this prompt, even alone. Shorten it or ask for fewer tokens."
 _MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
@@ -77,6 +78,7 @@ class ContinuousEngine:
         self.progress = 0
         self.timings = Timings()
         self._tokenizer = tokenizer
+        self._native = native if torch.device(model.device).type == "cpu" else None
         self._most_slots = slots
         self._runner = ModelRunner(
             model.eval(),
@@ -84,7 +86,7 @@ class ContinuousEngine:
             max_context=max_context,
             chunk_tokens=tokens,
             deterministic=deterministic,
-            native=native,
+            native=self._native,
         )
         self._scheduler = Scheduler(slots, tokens, fixed_chunks=deterministic)
         self._order = 0
@@ -144,10 +146,10 @@ class ContinuousEngine:
             return
         _note_start(plan.chunks)
         with torch.inference_mode():
-            tokens = self._run(plan)
+            choices = self._run(plan)
         started = time.perf_counter()
-        for chunk, token in tokens:
-            self._accept(chunk, token)
+        for chunk, choice in choices:
+            self._accept(chunk, choice)
             _report(chunk.sequence, emit)
         self._scheduler.drop_ended()
         self.progress += 1
@@ -184,7 +186,7 @@ class ContinuousEngine:
             with self._lock:
                 self._cancelled.clear()
 
-    def _run(self, plan: Plan) -> list[tuple[Chunk, int | None]]:
+    def _run(self, plan: Plan) -> list[tuple[Chunk, Choice | None]]:
         """Each chunk that was read with the token that follows it, None where none does."""
         try:
             self._runner.copy(plan.copies)
@@ -194,7 +196,7 @@ class ContinuousEngine:
                 raise
         return self._shrink(plan.chunks)
 
-    def _read(self, chunks: Sequence[Chunk]) -> list[tuple[Chunk, int | None]]:
+    def _read(self, chunks: Sequence[Chunk]) -> list[tuple[Chunk, Choice | None]]:
         """Like `_run`. A chunk that raises ends its own sequence; only a lack of memory is raised."""
         try:
             return self._compute(chunks)
@@ -207,39 +209,42 @@ class ContinuousEngine:
         # Whose fault it is shows when each is read alone; what was written to the cache is written again.
         return [pair for chunk in chunks for pair in self._read([chunk])]
 
-    def _compute(self, chunks: Sequence[Chunk]) -> list[tuple[Chunk, int | None]]:
+    def _compute(self, chunks: Sequence[Chunk]) -> list[tuple[Chunk, Choice | None]]:
         started = time.perf_counter()
         logits = self._runner.run(chunks)
         between = time.perf_counter()
         sampling = [chunk for chunk in chunks if chunk.samples]
-        draws = [Draw(c.sequence.request.sampling, c.sequence.tokens, c.sequence.made) for c in sampling]
-        tokens = dict(zip(map(id, sampling), sample(logits, draws) if draws else [], strict=True))
+        choices = dict(zip(map(id, sampling), sample(logits, list(map(_draw, sampling)), self._native), strict=True))
         self.timings.model += between - started
         self.timings.sample += time.perf_counter() - between
-        return [(chunk, tokens.get(id(chunk))) for chunk in chunks]
+        return [(chunk, choices.get(id(chunk))) for chunk in chunks]
 
-    def _accept(self, chunk: Chunk, token: int | None) -> None:
+    def _accept(self, chunk: Chunk, choice: Choice | None) -> None:
         sequence = chunk.sequence
         if sequence.reason is not None:
             return
         sequence.cached = chunk.length
-        if token == NO_TOKEN:
+        if choice is None:
+            return
+        if choice.token == NO_TOKEN:
             self._fail(chunk, NO_CHOICE)
-        elif token is not None:
+        else:
             try:
-                sequence.push(token, self.ends)
+                sequence.push(choice.token, choice.logprob, self.ends)
             except Exception as error:
                 # A tokenizer may raise anything here, too.
-                self._fail(chunk, f"The model's token {token} cannot be decoded: {type(error).__name__}: {error}")
+                self._fail(
+                    chunk, f"The model's token {choice.token} cannot be decoded: {type(error).__name__}: {error}"
+                )
 
     def _fail(self, chunk: Chunk, error: str) -> None:
         chunk.sequence.reason, chunk.sequence.error = FinishReason.ERROR, error
         with torch.inference_mode():
             self._runner.cache.wipe(chunk.sequence.slot)
 
-    def _shrink(self, chunks: Sequence[Chunk]) -> list[tuple[Chunk, int | None]]:
+    def _shrink(self, chunks: Sequence[Chunk]) -> list[tuple[Chunk, Choice | None]]:
         """Start over with half the slots. A sequence that finds no memory even alone ends; then all slots are back."""
-        failed: list[tuple[Chunk, int | None]] = []
+        failed: list[tuple[Chunk, Choice | None]] = []
         if self.slots == 1:
             for chunk in chunks:
                 chunk.sequence.end(FinishReason.ERROR, NO_MEMORY)
@@ -249,6 +254,11 @@ class ContinuousEngine:
         self._runner.reset(self.slots)
         self._scheduler.resize(self.slots)
         return failed
+
+
+def _draw(chunk: Chunk) -> Draw:
+    request = chunk.sequence.request
+    return Draw(request.sampling, chunk.sequence.tokens, chunk.sequence.made, request.logprobs)
 
 
 def _note_start(chunks: Sequence[Chunk]) -> None:

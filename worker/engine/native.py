@@ -54,6 +54,19 @@ class _Linear(ctypes.Structure):
     )
 
 
+class DrawRow(ctypes.Structure):
+    """What a row's next token depends on; ``tokens`` may be null where neither penalty nor n-gram needs them."""
+
+    _fields_ = (
+        ("tokens", _Pointer),
+        ("count", _Long),
+        ("seed", ctypes.c_uint64),
+        ("position", ctypes.c_uint64),
+        *((name, ctypes.c_float) for name in ("temperature", "top_p", "penalty")),
+        *((name, _Int) for name in ("top_k", "ngram", "wants_logprob")),
+    )
+
+
 class Native:
     """The kernels of a built library. Everything is contiguous unless said, on the CPU, and checked by the caller."""
 
@@ -61,6 +74,7 @@ class Native:
         library.packed_size.restype = _Long
         self._library = library
         self._attend = {torch.float32: library.attend_float32, torch.bfloat16: library.attend_bfloat16}
+        self._sample = {torch.float32: library.sample_float32, torch.bfloat16: library.sample_bfloat16}
         self.multiplies = bool(library.multiplies_bfloat16())
 
     def attends(self, dtype: torch.dtype, dim: int) -> bool:
@@ -98,6 +112,26 @@ class Native:
         if self._attend[query.dtype](ctypes.byref(call)):
             raise NotImplementedError(f"attention over keys of {dim} numbers")
         return out
+
+    def samples(self, dtype: torch.dtype) -> bool:
+        """Whether there is code for logits of this format."""
+        return dtype in self._sample
+
+    def sample(self, logits: Tensor, draws: Sequence[DrawRow]) -> tuple[list[int], list[float]]:
+        """A token for each row of ``logits`` ``[rows, vocabulary]``, -1 for none, and its log-probability if wanted."""
+        logits = logits.contiguous()
+        rows, vocabulary = logits.shape
+        tokens, logprobs = torch.empty(rows, dtype=torch.int32), torch.empty(rows)
+        self._sample[logits.dtype](
+            _Pointer(logits.data_ptr()),
+            _Long(rows),
+            _Long(vocabulary),
+            (DrawRow * rows)(*draws),
+            _Pointer(tokens.data_ptr()),
+            _Pointer(logprobs.data_ptr()),
+            _Int(torch.get_num_threads()),
+        )
+        return tokens.tolist(), logprobs.tolist()
 
     def pack(self, weight: Tensor) -> Tensor:
         """A bfloat16 weight ``[outs, in]``, ``in`` even, in the layout that `linear` reads."""

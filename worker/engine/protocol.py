@@ -12,7 +12,8 @@ from tasks.states import FinishReason
 class Request:
     """One completion to generate. ``prompt`` is the text after templating; a lower ``priority`` goes first.
 
-    ``deadline`` is a point of `time.monotonic` after which the request ends with what it has.
+    ``deadline`` is a point of `time.monotonic` after which the request ends with what it has. ``logprobs`` asks for
+    the log-probability of each token.
     """
 
     id: str
@@ -20,6 +21,7 @@ class Request:
     sampling: Sampling
     priority: int = 0
     deadline: float | None = None
+    logprobs: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Result:
 
     ``text`` is the whole completion, equal to its deltas joined. ``batch_size`` is the largest number of requests
     that shared a step with this one. ``error`` is set if and only if ``finish_reason`` is ERROR or DEADLINE.
+    ``logprobs`` are the natural logarithms of the output tokens' probabilities under the model alone, if asked for.
     """
 
     request_id: str
@@ -48,6 +51,7 @@ class Result:
     last_token: float | None
     batch_size: int
     error: str | None = None
+    logprobs: tuple[float, ...] | None = None
 
 
 Event = Delta | Result

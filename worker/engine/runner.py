@@ -47,7 +47,7 @@ class ModelRunner:
         self.chunk_tokens = chunk_tokens
         self.deterministic = deterministic
         self.rows = slots
-        self._native = native if self.device.type == "cpu" else None
+        self._native = native
         # Four dimensions tell transformers that the mask is made: it neither makes one nor warns.
         self._no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)
         self.cache = SlotCache(slots, max_context, self._native)

@@ -2,16 +2,20 @@
 
 Repetition penalty, no-repeat n-gram, temperature, top-k, top-p, then a draw by inverting the distribution function
 at a random number of the row's own. The function is summed up in the order of token ids whatever way the candidates
-were found, so that a row's token does not depend on its neighbours.
+were found, so that a row's token does not depend on its neighbours. On a CPU the engine's own kernel does this, where
+there is one; what stands here is for accelerators and for machines without a compiler.
 """
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from tasks.sampling import Sampling
+from worker.engine.native import DrawRow, Native
 
 NO_TOKEN = -1
 FIRST_WIDTH = 64  # candidates looked at before more are sorted
@@ -27,6 +31,17 @@ class Draw:
     sampling: Sampling
     tokens: Sequence[int]
     made: int
+    wants_logprob: bool = False
+
+
+class Choice(NamedTuple):
+    """A row's token; `NO_TOKEN` where none is possible: a logit is not a number, or every token is excluded.
+
+    ``logprob`` is the token's natural log-probability under the model alone, before any setting; None if not wanted.
+    """
+
+    token: int
+    logprob: float | None
 
 
 @dataclass(frozen=True)
@@ -38,11 +53,44 @@ class Candidates:
     probabilities: Tensor
 
 
-def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
-    """One token id for each row of ``logits`` ``[rows, vocabulary]``; `NO_TOKEN` where no choice is possible.
+def sample(logits: Tensor, draws: Sequence[Draw], native: Native | None = None) -> list[Choice]:
+    """A choice for each row of ``logits`` ``[rows, vocabulary]``."""
+    if native is not None and native.samples(logits.dtype):
+        # The arrays must live until the kernel has read them.
+        seen = [array("i", draw.tokens) if _looks_back(draw.sampling) else None for draw in draws]
+        tokens, logprobs = native.sample(logits, list(map(_row, draws, seen)))
+    else:
+        tokens = _sample(logits, draws)
+        logprobs = _logprobs(logits, tokens) if any(draw.wants_logprob for draw in draws) else [0.0] * len(draws)
+    return [Choice(t, p if draw.wants_logprob else None) for t, p, draw in zip(tokens, logprobs, draws, strict=True)]
 
-    That is a row with a logit that is not a number, or with every token excluded.
-    """
+
+def _looks_back(sampling: Sampling) -> bool:
+    return sampling.repetition_penalty != 1 or sampling.no_repeat_ngram > 0
+
+
+def _row(draw: Draw, seen: "array[int] | None") -> DrawRow:
+    sampling = draw.sampling
+    return DrawRow(
+        seen.buffer_info()[0] if seen else None,
+        len(draw.tokens),
+        sampling.seed,
+        draw.made,
+        sampling.temperature,
+        sampling.top_p,
+        sampling.repetition_penalty,
+        sampling.top_k,
+        sampling.no_repeat_ngram,
+        draw.wants_logprob,
+    )
+
+
+def _logprobs(logits: Tensor, tokens: list[int]) -> list[float]:
+    places = torch.tensor([max(token, 0) for token in tokens]).to(logits.device)[:, None]
+    return torch.log_softmax(logits.float(), -1).gather(1, places).squeeze(1).tolist()
+
+
+def _sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
     scores = process(logits, draws)
     best, chosen = scores.max(dim=-1)
     for candidates in distributions(scores, draws):

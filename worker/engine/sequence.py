@@ -35,6 +35,7 @@ class Sequence:
     last_token: float | None = None
     reason: FinishReason | None = None
     error: str | None = None
+    logprobs: list[float] = field(default_factory=list)
     _unseen: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -54,7 +55,7 @@ class Sequence:
     def made(self) -> int:
         return len(self.tokens) - self.prompt_tokens
 
-    def push(self, token: int, ends: Collection[int]) -> None:
+    def push(self, token: int, logprob: float | None, ends: Collection[int]) -> None:
         """Take in a sampled token, which may end the sequence. ``ends`` are the end-of-text tokens."""
         self.last_token = time.monotonic()
         self.first_token = self.first_token or self.last_token
@@ -62,6 +63,8 @@ class Sequence:
             self.end(FinishReason.STOP)
             return
         self.tokens.append(token)
+        if logprob is not None:
+            self.logprobs.append(logprob)
         self._unseen.append(self.text.push(token))
         if self.text.stopped:
             self.reason = FinishReason.STOP_STRING
@@ -96,4 +99,5 @@ class Sequence:
             last_token=self.last_token,
             batch_size=self.batch_size,
             error=self.error,
+            logprobs=tuple(self.logprobs) if self.request.logprobs else None,
         )

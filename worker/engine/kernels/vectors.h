@@ -63,10 +63,17 @@ inline void store_some(T *to, Vector value, int count) {
     std::memcpy(to, lanes, count * sizeof(T));
 }
 
+using Eight = float __attribute__((vector_size(32)));
+using Four = float __attribute__((vector_size(16)));
+
 inline float sum(Vector value) {
-    float total = 0;
-    for (int i = 0; i < LANES; i++) total += value[i];
-    return total;
+    Eight halves[2];
+    Four quarters[2];
+    std::memcpy(halves, &value, sizeof value);
+    const Eight half = halves[0] + halves[1];
+    std::memcpy(quarters, &half, sizeof half);
+    const Four quarter = quarters[0] + quarters[1];
+    return (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
 }
 
 inline float maximum(Vector value) {
