@@ -49,14 +49,15 @@ class Outbox:
         found = select(func.min(chunk.c.run).label("run")).where(in_lane).cte("found", recursive=True)
         following = select(func.min(chunk.c.run)).where(in_lane, chunk.c.run > found.c.run).scalar_subquery()
         found = found.union_all(select(following).where(found.c.run.is_not(None)))
-        due = select(chunk.c.id).where(in_lane, chunk.c.run == run.c.id, chunk.c.not_before <= now()).exists()
+        due = select(chunk.c.id).where(in_lane, chunk.c.run == run.c.id, chunk.c.not_before <= now())
+        next_chunk = due.order_by(chunk.c.first).limit(1).scalar_subquery().label("next_chunk")
         of_model = (run_model.c.run == run.c.id) & (run_model.c.model == model)
         query = (
-            select(run.c.id, run.c.owner, run.c.priority, run_model.c.dispatched, run.c.created)
+            select(run.c.id, run.c.owner, run.c.priority, run_model.c.dispatched, run.c.created, next_chunk)
             .select_from(found.join(run, run.c.id == found.c.run).join(run_model, of_model))
-            .where(run.c.state.in_(STARTS), due)
+            .where(run.c.state.in_(STARTS))
         )
-        return [Waiting(*row) for row in connection.execute(query)]
+        return [Waiting(*row) for row in connection.execute(query) if row.next_chunk is not None]
 
     def _take(
         self, connection: Connection, model: str, lane: RunKind, waiting: list[Waiting], places: int

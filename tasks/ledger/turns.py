@@ -7,13 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Waiting:
-    """A run with chunks to give. ``dispatched`` is when it last gave one to the model, 0 for never."""
+    """A run with chunks to give. ``dispatched`` is when it last gave one to the model, 0 for never.
+
+    ``number`` tells runs of one moment apart, as clocks have ticks: that which came first has the lower one.
+    """
 
     run: str
     owner: str
     priority: int
     dispatched: float
     created: float
+    number: int
 
 
 def share(waiting: Collection[Waiting], places: int) -> list[str]:
@@ -23,11 +27,11 @@ def share(waiting: Collection[Waiting], places: int) -> list[str]:
     was served longest ago is next, and of those never served the run that came first.
     """
     highest = max((one.priority for one in waiting), default=0)
-    queues: dict[str, list[tuple[float, float, str]]] = {}
+    queues: dict[str, list[tuple[float, tuple[float, int], str]]] = {}
     served: dict[str, float] = {}
     for one in waiting:
         if one.priority == highest:
-            queues.setdefault(one.owner, []).append((one.dispatched, one.created, one.run))
+            queues.setdefault(one.owner, []).append((one.dispatched, (one.created, one.number), one.run))
             served[one.owner] = max(served.get(one.owner, 0.0), one.dispatched)
     for queue in queues.values():
         heapq.heapify(queue)
@@ -38,8 +42,8 @@ def share(waiting: Collection[Waiting], places: int) -> list[str]:
     for _ in range(places if owners else 0):
         turn += 1.0
         owner = heapq.heappop(owners)[2]
-        _, created, run = heapq.heappop(queues[owner])
+        _, came, run = heapq.heappop(queues[owner])
         given.append(run)
-        heapq.heappush(queues[owner], (turn, created, run))
+        heapq.heappush(queues[owner], (turn, came, run))
         heapq.heappush(owners, (turn, queues[owner][0][1], owner))
     return given

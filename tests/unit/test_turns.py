@@ -9,23 +9,29 @@ from tasks.ledger.turns import Waiting, share
 
 
 def test_runs_take_turns_and_the_longest_waiting_goes_first() -> None:
-    waiting = [Waiting("a", "o", 0, 5.0, 1.0), Waiting("b", "o", 0, 0.0, 3.0), Waiting("c", "o", 0, 0.0, 2.0)]
+    waiting = [Waiting("a", "o", 0, 5.0, 1.0, 1), Waiting("b", "o", 0, 0.0, 3.0, 3), Waiting("c", "o", 0, 0.0, 2.0, 2)]
     assert share(waiting, 5) == ["c", "b", "a", "c", "b"]
 
 
+def test_of_runs_made_within_one_tick_the_first_goes_first() -> None:
+    for owners in ("oo", "xy", "yx"):
+        waiting = [Waiting("b", owners[0], 0, 0.0, 1.0, 7), Waiting("a", owners[1], 0, 0.0, 1.0, 8)]
+        assert share(waiting, 3) == ["b", "a", "b"]
+
+
 def test_an_owner_of_many_runs_gets_no_more_than_one_of_a_single_run() -> None:
-    waiting = [Waiting(f"a{i}", "many", 0, 0.0, float(i)) for i in range(9)] + [Waiting("b", "one", 0, 0.0, 99.0)]
+    waiting = [Waiting(f"a{i}", "many", 0, 0.0, float(i), i) for i in range(9)] + [Waiting("b", "one", 0, 0.0, 99.0, 99)]
     assert share(waiting, 6) == ["a0", "b", "a1", "b", "a2", "b"]
 
 
 def test_a_higher_priority_goes_first() -> None:
-    waiting = [Waiting("low", "x", 0, 0.0, 1.0), Waiting("high", "y", 3, 9.0, 2.0)]
+    waiting = [Waiting("low", "x", 0, 0.0, 1.0, 1), Waiting("high", "y", 3, 9.0, 2.0, 2)]
     assert share(waiting, 2) == ["high", "high"]
     assert share([], 3) == []
 
 
 run = st.builds(
-    Waiting, st.uuids().map(str), st.sampled_from("xyz"), st.integers(0, 1), st.floats(0, 9), st.floats(0, 9)
+    Waiting, st.uuids().map(str), st.sampled_from("xyz"), st.integers(0, 1), st.floats(0, 9), st.floats(0, 9), st.integers(0, 9)
 )
 
 
