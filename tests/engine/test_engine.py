@@ -100,8 +100,15 @@ def test_a_seed_makes_the_same_text_alone_and_in_a_batch(kind: str, deterministi
     assert len({run(engine, [Request("x", "春", Sampling(20, 1.2, seed=i))])["x"].text for i in range(5)}) > 1
 
 
-def test_deterministic_logits_are_the_same_bits_in_any_company(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = make_engine("llama", deterministic=True)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@given(company=st.lists(st.tuples(st.text("春夏ab", min_size=1, max_size=20), st.integers(0, 6)), max_size=5))
+@hypothesis_settings(max_examples=8, deadline=None)
+def test_deterministic_logits_are_the_same_bits_in_any_company(
+    dtype: torch.dtype, company: list[tuple[str, int]]
+) -> None:
+    engine = make_engine("llama", dtype=dtype, deterministic=True)
+    kernels = native.load()
+    assert engine._runner.fills == (dtype is torch.float32 or kernels is None or not kernels.multiplies)
     seen: list[torch.Tensor] = []
     wanted = character_tokenizer()("春夏秋冬abc")["input_ids"]
     compute = engine._runner.run
@@ -112,13 +119,18 @@ def test_deterministic_logits_are_the_same_bits_in_any_company(monkeypatch: pyte
         seen.extend(row.clone() for row, c in zip(logits, sampling, strict=True) if c.sequence.tokens[:7] == wanted)
         return logits
 
-    monkeypatch.setattr(engine._runner, "run", watch)
+    engine._runner.run = watch  # type: ignore[method-assign]
     request = Request("x", "春夏秋冬abc", Sampling(8, 0.0))
     run(engine, [request])
     alone = list(seen)
     seen.clear()
-    run_over_time(engine, [[Request(str(i), "夏" * (i + 2), Sampling(12, 0.0)) for i in range(3)], [], [request]])
-    assert len(alone) == len(seen) and all(torch.equal(a, b) for a, b in zip(alone, seen, strict=True))
+    steps: list[list[Request]] = [[] for _ in range(7)]
+    for number, (prompt, at) in enumerate(company):
+        steps[at].append(Request(str(number), prompt, Sampling(12, 0.0)))
+    steps[2].append(request)
+    run_over_time(engine, steps)
+    assert alone and len(alone) == len(seen)
+    assert all(torch.equal(one, other) for one, other in zip(alone, seen, strict=True))
 
 
 @pytest.mark.parametrize("arrival", ["alone", "crowd"])

@@ -51,9 +51,13 @@ def reference_model(name: str) -> Any:
     return model
 
 
-def make_engine(name: str, tokenizer: Any = None, **options: Any) -> ContinuousEngine:
+def make_engine(
+    name: str, tokenizer: Any = None, dtype: torch.dtype = torch.float32, **options: Any
+) -> ContinuousEngine:
     options = {"slots": 4, "max_context": CONTEXT, "prefill_tokens": 5, "native": native.load()} | options
-    return ContinuousEngine(copy.deepcopy(reference_model(name)), tokenizer or character_tokenizer(), **options)
+    return ContinuousEngine(
+        copy.deepcopy(reference_model(name)).to(dtype), tokenizer or character_tokenizer(), **options
+    )
 
 
 @cache

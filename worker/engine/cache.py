@@ -131,6 +131,7 @@ class SlotCache:
     def __init__(self, slots: int, max_context: int, native: Native | None):
         self.slots, self.max_context, self.native = slots, max_context, native
         self.capacity = min(FIRST_CAPACITY, max_context)
+        self.attends_by_token = True  # no outcome so far depends on what else the step reads
         self.layout: Layout
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -185,6 +186,7 @@ class SlotCache:
         if native is not None:
             places = (*self.layer(layer, key, value), layout.slots, layout.positions)
             return native.attend(query[0], key[0], value[0], *places, scale, window)[None]
+        self.attends_by_token = False
         keys, values = self.write(layer, key, value)
         queries = query[0].transpose(0, 1)
         out = queries.new_zeros(queries.shape[0], queries.shape[1], values.shape[3])

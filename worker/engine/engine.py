@@ -66,7 +66,8 @@ class ContinuousEngine:
         """``model`` and ``tokenizer`` as transformers loads them; the model is changed in place and belongs to this.
 
         ``max_context`` tokens of prompt and completion together. ``deterministic``: a request gives the same bits
-        whatever shares the batch, for the price of always computing ``slots`` rows. ``prefill_tokens``: how many
+        whatever shares the batch; free with ``native`` and bfloat16, else for the price of always computing ``slots``
+        rows. ``prefill_tokens``: how many
         tokens of prompts a step may read. ``native`` are the kernels to use on a CPU, None for torch's. Raises
         `ModelError` for a model that the engine cannot run.
         """
@@ -88,7 +89,7 @@ class ContinuousEngine:
             deterministic=deterministic,
             native=self._native,
         )
-        self._scheduler = Scheduler(slots, tokens, fixed_chunks=deterministic)
+        self._scheduler = Scheduler(slots, tokens, fixed_chunks=self._runner.fills)
         self._order = 0
         self._cancelled: set[str] = set()
         self._lock = threading.Lock()

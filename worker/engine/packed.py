@@ -84,6 +84,12 @@ def pack(model: nn.Module, native: Native | None) -> int:
     return count
 
 
+def multiplies_by_row(model: nn.Module) -> bool:
+    """Whether no row of a product depends on how many rows there are: true of the engine's own kernel alone."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear | Conv1D | PackedLinear)]
+    return all(isinstance(layer, NativeLinear) for layer in layers)
+
+
 def _is_possible(model: nn.Module) -> bool:
     parameter = next(model.parameters())
     if parameter.device.type != "cpu" or not torch.backends.mkldnn.is_available():

@@ -11,7 +11,7 @@ from torch import Tensor
 from tasks.errors import ModelError
 from worker.engine.cache import ATTENTION, Layout, SlotCache, Span
 from worker.engine.native import Native
-from worker.engine.packed import pack
+from worker.engine.packed import multiplies_by_row, pack
 from worker.engine.program import Program, record
 from worker.engine.scheduler import Chunk, Copy
 
@@ -39,13 +39,17 @@ class ModelRunner:
         deterministic: bool,
         native: Native | None,
     ):
-        """With ``deterministic`` a pass over single tokens always has ``slots`` rows, any other ``chunk_tokens``."""
+        """With ``deterministic`` a token's bits do not depend on what shares its pass.
+
+        Where every kernel is the engine's own they never do. Elsewhere a pass is filled up, which ``fills`` tells:
+        one over single tokens has always ``slots`` rows, any other is over one sequence and ``chunk_tokens``.
+        """
         self.model = model
         self.device = torch.device(model.device)
         self.vocabulary = int(model.get_input_embeddings().num_embeddings)
         self.max_context = max_context
         self.chunk_tokens = chunk_tokens
-        self.deterministic = deterministic
+        self.fills = deterministic
         self.rows = slots
         self._native = native
         # Four dimensions tell transformers that the mask is made: it neither makes one nor warns.
@@ -68,7 +72,7 @@ class ModelRunner:
 
     def run(self, chunks: Sequence[Chunk]) -> Tensor:
         """Logits ``[sampling chunks, vocabulary]`` that follow the chunks that sample, in their order."""
-        if not self.deterministic:
+        if not self.fills:
             return self._forward(chunks, 0)
         singles = [chunk for chunk in chunks if chunk.count == 1]
         parts = {id(chunk): self._forward([chunk], self.chunk_tokens) for chunk in chunks if chunk.count > 1}
@@ -93,7 +97,7 @@ class ModelRunner:
         fill = max(0, least - len(ids))
         # The number of rows of the output layer is part of the shape, too.
         kept = last + [last[0]] * (least - len(last)) if last and len(spans) > 1 and least else last or [0]
-        logits = self._compute(Layout(spans, self.deterministic, self.device), ids + [ids[0]] * fill, kept)
+        logits = self._compute(Layout(spans, self.fills, self.device), ids + [ids[0]] * fill, kept)
         return logits[0, : len(last)]
 
     def _compute(self, layout: Layout, ids: list[int], kept: list[int]) -> Tensor:
@@ -140,6 +144,7 @@ class ModelRunner:
         if not _distance(self._trial(tokens), expected) <= tolerance:
             logger.warning("%s computes something else when it is recorded; it is run module by module", name)
             self._program = self._call_model_with_cache
+        self.fills = self.fills and not (multiplies_by_row(self.model) and self.cache.attends_by_token)
         self.cache.clear()
 
     def _recorded(self) -> Program:
