@@ -92,9 +92,9 @@ using QueryOf = Query<T, VECTORS>;
 #endif
 
 template <int DIM, typename T>
-inline void prefetch(const T *row) {
+inline void prefetch(const T *row) {  // once: keys and values are not used again in a step
     for (size_t byte = 0; byte < DIM * sizeof(T); byte += 64)
-        __builtin_prefetch(reinterpret_cast<const char *>(row) + byte);
+        __builtin_prefetch(reinterpret_cast<const char *>(row) + byte, 0, 0);
 }
 
 template <typename T>

@@ -20,8 +20,9 @@ constexpr int ROWS = 8, VECTORS = 3, WIDTH = VECTORS * LANES;
 namespace {
 
 constexpr int LINE = 64;     // bytes
-constexpr int AHEAD = 4096;  // bytes that a stream is fetched ahead, where it is not the next panel that is fetched
-constexpr int FETCHING = 3;  // blocks of rows that share the fetching of the next panel
+constexpr int AHEAD = 16384;  // bytes that a stream is fetched ahead, where it is not the next panel that is fetched
+constexpr int FETCHING = 3;     // blocks of rows that share the fetching of the next panel
+constexpr int STREAMED = 2;     // rows up to which the processor sees by itself what comes next
 
 enum Post { NONE, RELU, GELU_TANH, GELU, SILU };
 
@@ -115,7 +116,7 @@ extern "C" void linear_bfloat16(const Linear *of) {
         for (int64_t block = 0; block < blocks; block++) {
             const int64_t row = call.rows * block / blocks, end = call.rows * (block + 1) / blocks;
             Fetch fetch{start, 0, 0};
-            if (blocks < FETCHING && block == 0)
+            if (call.rows > STREAMED && blocks < FETCHING && block == 0)
                 fetch = {start + AHEAD, VECTORS * LINE, VECTORS};
             else if (blocks >= FETCHING && block < FETCHING)
                 fetch = {start + bytes + block * (bytes / FETCHING), LINE, 1};
