@@ -20,7 +20,8 @@ def test_of_runs_made_within_one_tick_the_first_goes_first() -> None:
 
 
 def test_an_owner_of_many_runs_gets_no_more_than_one_of_a_single_run() -> None:
-    waiting = [Waiting(f"a{i}", "many", 0, 0.0, float(i), i) for i in range(9)] + [Waiting("b", "one", 0, 0.0, 99.0, 99)]
+    many = [Waiting(f"a{i}", "many", 0, 0.0, float(i), i) for i in range(9)]
+    waiting = [*many, Waiting("b", "one", 0, 0.0, 99.0, 99)]
     assert share(waiting, 6) == ["a0", "b", "a1", "b", "a2", "b"]
 
 
@@ -30,8 +31,9 @@ def test_a_higher_priority_goes_first() -> None:
     assert share([], 3) == []
 
 
+times = st.floats(0, 9)
 run = st.builds(
-    Waiting, st.uuids().map(str), st.sampled_from("xyz"), st.integers(0, 1), st.floats(0, 9), st.floats(0, 9), st.integers(0, 9)
+    Waiting, st.uuids().map(str), st.sampled_from("xyz"), st.integers(0, 1), times, times, st.integers(0, 9)
 )
 
 
