@@ -13,6 +13,7 @@ from tasks.registry import Registry
 from tasks.settings import Settings
 
 ENOUGH_BYTES = 2**30
+COMPILERS = ("c++", "g++", "clang++")
 FULL_SHARE = 0.7  # of Redis' memory, from which on it is worth a warning
 
 
@@ -25,7 +26,7 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything; one thing that is missing keeps nothing else from being looked at."""
-    return [_redis(settings), _ledger(settings), *_models(settings), _cores(), _disk(settings)]
+    return [_redis(settings), _ledger(settings), *_models(settings), _cores(), _compiler(), _disk(settings)]
 
 
 def _redis(settings: Settings) -> Finding:
@@ -66,6 +67,12 @@ def _models(settings: Settings) -> list[Finding]:
 def _cores() -> Finding:
     available = sorted(os.sched_getaffinity(0))
     return Finding("cores", True, f"{len(available)} for this process ({', '.join(map(str, available))})")
+
+
+def _compiler() -> Finding:
+    found = next((path for name in COMPILERS if (path := shutil.which(name))), None)
+    without = "none, so models on a CPU run on torch's kernels, about half as fast; install g++"
+    return Finding("C++ compiler", True, found or without)
 
 
 def _disk(settings: Settings) -> Finding:

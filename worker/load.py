@@ -42,7 +42,8 @@ def load(spec: ModelSpec, cores: tuple[int, ...]) -> LoadedModel:
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, MemoryError) as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{spec.name}: cannot load {spec.source}: {first_line}") from error
-    environment = _environment(spec, device, dtype, threads, model)
+    kernels = native.load() if device.type == "cpu" else None
+    environment = _environment(spec, device, dtype, threads, model, kernels)
     engine = ContinuousEngine(
         model,
         tokenizer,
@@ -50,7 +51,7 @@ def load(spec: ModelSpec, cores: tuple[int, ...]) -> LoadedModel:
         max_context=_context(spec, model),
         add_special_tokens=spec.add_special_tokens,
         deterministic=spec.deterministic,
-        native=native.load(),
+        native=kernels,
     )
     return LoadedModel(engine, environment, str(device), str(dtype).removeprefix("torch."), time.monotonic() - started)
 
@@ -60,7 +61,9 @@ def _context(spec: ModelSpec, model: Any) -> int:
     return min(spec.max_context or built_for, built_for)
 
 
-def _environment(spec: ModelSpec, device: torch.device, dtype: torch.dtype, threads: int, model: Any) -> Environment:
+def _environment(
+    spec: ModelSpec, device: torch.device, dtype: torch.dtype, threads: int, model: Any, kernels: native.Native | None
+) -> Environment:
     facts = {
         "model": spec.name,
         "source": spec.source.rsplit("/", 2)[-1] if spec.source.startswith("/") else spec.source,
@@ -73,6 +76,7 @@ def _environment(spec: ModelSpec, device: torch.device, dtype: torch.dtype, thre
         "threads": threads,
         "slots": spec.slots,
         "engine": "continuous",
+        "kernels": "torch" if kernels is None else "native",
         "deterministic": spec.deterministic,
         "python": platform.python_version(),
         "torch": torch.__version__,
