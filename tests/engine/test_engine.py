@@ -27,6 +27,7 @@ from tests.engine.tiny import (
 )
 from worker.engine import native
 from worker.engine.engine import ContinuousEngine
+from worker.engine.packed import NativeLinear, PackedLinear
 from worker.engine.protocol import Delta, Event, Request
 
 
@@ -245,8 +246,18 @@ def test_steps_may_be_taken_on_any_thread(gpt2: ContinuousEngine) -> None:
     assert texts == [expect("gpt2", "ab", 9)] * 2
 
 
-def test_weights_do_not_exist_twice(engine: ContinuousEngine, kind: str) -> None:
-    names = [name for name, _ in engine._runner.model.named_parameters()]
-    plain = sum(parameter.dim() > 1 for parameter in reference_model(kind).parameters())
-    left = [name for name in names if engine._runner.model.get_parameter(name).dim() > 1]
-    assert len(left) < plain and len(left) <= 2
+def model_tensors(packed: list[PackedLinear]) -> list[torch.Tensor]:
+    return [tensor for layer in packed for tensor in (layer.packed, layer.bias) if tensor is not None]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_do_not_exist_twice(kind: str, dtype: torch.dtype) -> None:
+    plain = {id(p): p.numel() for p in reference_model(kind).parameters()}
+    model = make_engine(kind, dtype=dtype)._runner.model
+    packed = [layer for layer in model.modules() if isinstance(layer, PackedLinear)]
+    tensors = {id(t) if t.is_mkldnn else t.data_ptr(): t for t in [*model.parameters(), *model_tensors(packed)]}
+    # oneDNN's layouts do not say how large they are.
+    numbers = sum(m.inputs * m.outs for m in packed if m.packed.is_mkldnn)
+    numbers += sum(t.numel() for t in tensors.values() if not t.is_mkldnn)
+    padding = sum(m.packed.numel() - m.inputs * m.outs for m in packed if isinstance(m, NativeLinear))
+    assert len(packed) > 4 and numbers - padding <= sum(plain.values())

@@ -113,6 +113,14 @@ def test_a_linear_layer_is_that_of_torch(
     assert (out[0].float() - expected).abs().max() <= 1e-2 * expected.abs().max().clamp(min=1)
 
 
+@given(outs=st.integers(1, 200), inputs=st.sampled_from([2, 34]))
+@hypothesis_settings(max_examples=20, deadline=None)
+def test_a_packed_weight_can_be_looked_up(multiplying: Native, outs: int, inputs: int) -> None:
+    weight = torch.randn(outs, inputs, generator=torch.Generator().manual_seed(outs)).bfloat16()
+    ids = torch.arange(outs).flip(0)[None]
+    assert torch.equal(multiplying.embed(ids, multiplying.pack(weight), inputs), weight[ids])
+
+
 @given(rows=st.integers(2, 30), at=st.integers(0, 29))
 @hypothesis_settings(max_examples=20, deadline=None)
 def test_a_row_has_the_same_bits_in_any_company(multiplying: Native, rows: int, at: int) -> None:

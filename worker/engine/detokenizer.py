@@ -19,8 +19,10 @@ class Detokenizer:
     What a tokenizer cannot decode to a character is left out.
     """
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str] = ()):
+    def __init__(self, tokenizer: Any, stop: Sequence[str] = (), singles: dict[int, str] | None = None):
+        """``singles`` are texts of single tokens, which all that use the same tokenizer may share."""
         self._tokenizer = tokenizer
+        self._singles = {} if singles is None else singles
         self._stop = tuple(stop)
         self._spaced = is_spaced(tokenizer)
         self._window: list[int] = []
@@ -52,11 +54,19 @@ class Detokenizer:
             # A tokenizer that marks words by a leading space drops it from the first token it is given: the window
             # must begin with a token that has shown its text already.
             self._window = self._window[self._known :]
-            self._known_text = self._decode(self._window)
+            self._known_text = self._decode_known()
         else:
             self._known_text = whole
         self._known = len(self._window)
         return added.replace(REPLACEMENT, "")
+
+    def _decode_known(self) -> str:
+        if len(self._window) != 1:
+            return self._decode(self._window)
+        token = self._window[0]
+        if token not in self._singles:
+            self._singles[token] = self._decode([token])
+        return self._singles[token]
 
     def _decode(self, tokens: list[int]) -> str:
         text = str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -79,6 +79,7 @@ class ContinuousEngine:
         self.progress = 0
         self.timings = Timings()
         self._tokenizer = tokenizer
+        self._singles: dict[int, str] = {}
         self._native = native if torch.device(model.device).type == "cpu" else None
         self._most_slots = slots
         self._runner = ModelRunner(
@@ -123,7 +124,7 @@ class ContinuousEngine:
             tokens=tokens,
             limit=min(wanted, room),
             limit_reason=FinishReason.LENGTH if wanted <= room else FinishReason.CONTEXT,
-            text=Detokenizer(self._tokenizer, request.sampling.stop),
+            text=Detokenizer(self._tokenizer, request.sampling.stop, self._singles),
         )
         if problem is not None:
             sequence.reason, sequence.error = FinishReason.ERROR, problem

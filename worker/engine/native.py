@@ -143,6 +143,16 @@ class Native:
         )
         return packed
 
+    def embed(self, ids: Tensor, packed: Tensor, width: int) -> Tensor:
+        """Rows ``ids`` ``[…]`` of a packed weight ``[any, width]``: ``[…, width]``."""
+        ids = ids.contiguous()
+        out = torch.empty(*ids.shape, width, dtype=packed.dtype)
+        self._library.embed_bfloat16(
+            *(_Pointer(each.data_ptr()) for each in (packed, ids, out)),
+            *(_Long(ids.numel()), _Long(width), _Int(torch.get_num_threads())),
+        )
+        return out
+
     def linear(self, x: Tensor, packed: Tensor, bias: Tensor | None, outs: int, post: int) -> Tensor:
         """``post(x W' + b)`` for ``x`` ``[…, in]`` bfloat16; ``post`` is a place in ``POSTS``."""
         x = x.contiguous()
@@ -192,6 +202,19 @@ def linear(x: Tensor, packed: Tensor, bias: Tensor | None, outs: int, post: int)
 @linear.register_fake
 def _(x: Tensor, packed: Tensor, bias: Tensor | None, outs: int, post: int) -> Tensor:
     return x.new_empty(*x.shape[:-1], outs)
+
+
+@torch.library.custom_op("touchstone::embed", mutates_args=())
+def embed(ids: Tensor, packed: Tensor, width: int) -> Tensor:
+    """`Native.embed` as an operator."""
+    native = load()
+    assert native is not None
+    return native.embed(ids, packed, width)
+
+
+@embed.register_fake
+def _(ids: Tensor, packed: Tensor, width: int) -> Tensor:
+    return packed.new_empty(*ids.shape, width)
 
 
 def _built(compiler: str) -> Path:

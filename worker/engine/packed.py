@@ -1,7 +1,7 @@
 """Linear layers for the CPU whose weight is laid out once for the matrix product, not anew at every call."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from transformers import activations
 from transformers.pytorch_utils import Conv1D
 
 from worker.engine.native import POSTS, Native
+from worker.engine.native import embed as native_embed
 from worker.engine.native import linear as native_linear
 
 NONE = POSTS[0]
@@ -27,7 +28,6 @@ ONEDNN_POSTS = {NONE: ("none", ""), "relu": ("relu", ""), "silu": ("swish", "")}
 ONEDNN_POSTS |= {"gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
 TRIAL_ROWS = 3
 TYPICAL_ROWS = 64  # oneDNN chooses its layout for so many; it is as good for fewer
-SHARED_BYTES = 2**26  # up to which a weight that is shared is worth a second copy
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 
 
@@ -57,28 +57,45 @@ class NativeLinear(PackedLinear):
         return native_linear(x, self.packed, self.bias, self.outs, POSTS.index(self.post))
 
 
+class NativeEmbedding(nn.Module):
+    """Looks tokens up in the weight of the output layer."""
+
+    def __init__(self, layer: NativeLinear):
+        super().__init__()
+        self.packed, self.num_embeddings, self.embedding_dim = layer.packed, layer.outs, layer.inputs
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return native_embed(ids, self.packed, self.embedding_dim)
+
+
 def pack(model: nn.Module, native: Native | None) -> int:
     """Replace the model's linear layers in place; returns how many.
 
-    None where the CPU or this build of torch cannot, or where the outcome would differ from the plain layer's. A
-    large weight that is shared with another module, as an output layer's with the embedding, stays where it is and
-    is only multiplied by oneDNN: it does not exist twice.
+    None where the CPU or this build of torch cannot, or where the outcome would differ from the plain layer's. No
+    weight exists twice: an embedding that shares the output layer's weight reads the packed one, too, or else that
+    weight stays where it is and is only multiplied by oneDNN.
     """
     if not _is_possible(model):
         return 0
-    owners: dict[int, int] = {}
-    for module in model.modules():
-        for parameter in module.parameters(recurse=False):
-            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    owners: dict[int, list[tuple[nn.Module, str]]] = {}
+    for parent in model.modules():
+        for name, module in parent.named_children():
+            for parameter in module.parameters(recurse=False):
+                owners.setdefault(id(parameter), []).append((parent, name))
     count = 0
     with torch.no_grad():
         for parent, name in list(_linear_layers(model)):
             # Fetched one by one, so that a plain weight is gone before the next is packed.
             layer = getattr(parent, name)
-            packed = _packed(layer, native, shared=owners[id(layer.weight)] > 1)
-            if packed is not None:
-                setattr(parent, name, packed)
-                count += 1
+            others = [place for place in owners[id(layer.weight)] if place != (parent, name)]
+            packed = _packed(layer, native, [getattr(*place) for place in others])
+            if packed is None:
+                continue
+            setattr(parent, name, packed)
+            count += 1
+            if isinstance(packed, NativeLinear):
+                for place in others:
+                    setattr(*place, NativeEmbedding(packed))
         for module in list(model.modules()):
             _fuse_activation(module)
     return count
@@ -107,18 +124,19 @@ def _linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
                 yield parent, name
 
 
-def _packed(layer: Any, native: Native | None, *, shared: bool) -> PackedLinear | None:
-    """None where it would not compute the same."""
+def _packed(layer: Any, native: Native | None, sharers: Sequence[nn.Module]) -> PackedLinear | None:
+    """None where it would not compute the same. ``sharers`` are the other modules that use the weight."""
     weight = layer.weight.detach()
     weight = weight.t().contiguous() if isinstance(layer, Conv1D) else weight
     bias = None if layer.bias is None else layer.bias.detach()
-    stays = shared and weight.nbytes > SHARED_BYTES
+    multiplies = native is not None and native.multiplies and weight.dtype is torch.bfloat16
     made: PackedLinear
     try:
-        if native and native.multiplies and weight.dtype is torch.bfloat16 and weight.shape[1] % 2 == 0 and not stays:
+        if multiplies and weight.shape[1] % 2 == 0 and all(type(module) is nn.Embedding for module in sharers):
+            assert native is not None
             made = NativeLinear(native.pack(weight), bias, weight.shape)
         else:
-            packed = weight if shared else torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS)
+            packed = weight if sharers else torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS)
             made = OneDnnLinear(packed, bias, weight.shape)
         return made if _agree(layer, made, made.inputs, weight.dtype) else None
     except RuntimeError:

@@ -152,6 +152,7 @@ class ModelRunner:
         computed_by: dict[Any, Any] = {torch.ops.touchstone.attention.default: lambda *call: self.cache.attend(*call)}
         if self._native is not None:
             computed_by[torch.ops.touchstone.linear.default] = self._native.linear
+            computed_by[torch.ops.touchstone.embed.default] = self._native.embed
 
         def forward(ids: Tensor, positions: Tensor, kept: Tensor) -> Tensor:
             return self._call(ids, positions, kept)

@@ -147,3 +147,13 @@ extern "C" void pack_bfloat16(const BFloat16 *weight, BFloat16 *to, int64_t outs
                 for (int i = 0; i < 2; i++) pair[i] = out < outs ? weight[out * in + k + i] : BFloat16{0};
             }
 }
+
+// Rows `ids` of a packed weight: [rows, in].
+extern "C" void embed_bfloat16(const BFloat16 *packed, const int64_t *ids, BFloat16 *out, int64_t rows, int64_t in,
+                               int32_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < rows; row++) {
+        const BFloat16 *from = packed + ids[row] / WIDTH * WIDTH * in + ids[row] % WIDTH * 2;
+        for (int64_t k = 0; k < in; k += 2) std::memcpy(out + row * in + k, from + k * WIDTH, 2 * sizeof(BFloat16));
+    }
+}
