@@ -26,6 +26,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import Float
 
 from tasks.errors import ConfigurationError, Unavailable
+from tasks.ledger.sqlite_turn import SqliteTurn
 
 T = TypeVar("T")
 
@@ -164,8 +165,9 @@ def _create(url: str) -> Engine:
             pool_timeout=BUSY_SECONDS,
             hide_parameters=True,
         )
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
+        turn = SqliteTurn(BUSY_SECONDS)
+        event.listen(engine, "connect", turn.prepare)
+        event.listen(engine, "begin", turn.begin)
         return engine
     if parsed.get_backend_name() != "postgresql":
         raise ConfigurationError(f"The ledger runs on SQLite or PostgreSQL, not on {parsed.get_backend_name()!r}.")
@@ -191,19 +193,6 @@ def _create(url: str) -> Engine:
     )
     event.listen(engine, "begin", _begin_postgresql)
     return engine
-
-
-def _prepare_sqlite(connection: Any, record: Any) -> None:
-    for pragma in ("journal_mode=WAL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads first and writes later cannot wait for the write lock, so writers take it at once.
-    options = connection.get_execution_options()
-    if options.get("writes"):
-        connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if options['durable'] else 'NORMAL'}")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes") else "BEGIN")
 
 
 def _begin_postgresql(connection: Connection) -> None:
