@@ -236,7 +236,7 @@ class Interleavings(RuleBasedStateMachine):
             chunks = connection.execute(select(chunk)).all()
         for run_id, keys in self.keys.items():
             self.check_run(run_id, keys & there, keys)
-            self.check_chunks([one for one in chunks if one.run == run_id], keys - there)
+            self.check_chunks([one for one in chunks if one.run == run_id], keys - there, run_id in self.cancelled)
         assert all(number <= MAX_ATTEMPTS for number in self.attempts.values())
         for run_id in self.deleted:
             with pytest.raises(NotFound):
@@ -257,13 +257,15 @@ class Interleavings(RuleBasedStateMachine):
             assert seen.state.is_final and counts.pending == 0
         assert seen.state is not RunState.DONE or seen.finished is not None
 
-    def check_chunks(self, chunks: Sequence[Any], missing: set[Key]) -> None:
-        """Nothing is lost: what is missing is still to be done by some chunk; and only leases have tokens."""
-        active = [one for one in chunks if one.state in ACTIVE]
+    def check_chunks(self, chunks: Sequence[Any], missing: set[Key], cancelled: bool) -> None:
+        """What is missing is still to be done by one chunk; no two would do the same; only leases have tokens."""
         assert all((one.state == ChunkState.LEASED) == (one.token is not None) for one in chunks)
         assert all(one.attempt <= MAX_ATTEMPTS for one in chunks)
-        for _, model, idx, _ in missing:
-            assert any(one.model == model and one.first <= idx < one.first + one.count for one in active)
+        assert cancelled or all(one.state != ChunkState.CANCELLED for one in chunks)
+        active = [one for one in chunks if one.state in ACTIVE]
+        doing = Counter((one.model, idx) for one in active for idx in range(one.first, one.first + one.count))
+        assert all(number == 1 for number in doing.values())
+        assert all((model, idx) in doing for _, model, idx, _ in missing)
 
     def teardown(self) -> None:
         """Work until nothing is left to do: then every run has ended with exactly what it must have."""

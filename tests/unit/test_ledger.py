@@ -113,6 +113,30 @@ def test_a_poisoned_prompt_fails_alone_at_the_third_attempt(each_ledger: Ledger)
     assert rows[1].attempt == MAX_ATTEMPTS and "3 times" in (rows[1].error or "")
 
 
+def test_a_chunk_that_failed_twice_is_split_into_what_is_missing(each_ledger: Ledger) -> None:
+    ledger = each_ledger
+    run = submit(ledger, prompts=3, size=3)
+    for written in (1, 0):
+        with ledger.database.write() as connection:
+            connection.execute(text("UPDATE chunk SET not_before = 0"))
+        do(ledger, take(ledger, "a")[0], count=written)
+        expire(ledger)
+        swept = ledger.sweeper.sweep(10)
+    assert (swept.split, swept.requeued) == (1, 0)
+    singles = take(ledger, "a")
+    assert [(claim.attempt, claim.missing) for claim in singles] == [(3, ((1, 0),)), (3, ((2, 0),))]
+    assert ledger.runs.get(run.id).models["a"].pending == 2
+
+
+def test_nobody_claims_what_was_tried_three_times(each_ledger: Ledger) -> None:
+    ledger = each_ledger
+    submit(ledger, prompts=1)
+    item = ledger.outbox.dispatch("a", BOTH)[0]
+    with ledger.database.write() as connection:
+        connection.execute(text(f"UPDATE chunk SET attempt = {MAX_ATTEMPTS}"))
+    assert ledger.chunks.claim(item.chunk, "w") is None
+
+
 def test_cancel_keeps_partial_text_and_ends_the_rest(each_ledger: Ledger) -> None:
     ledger = each_ledger
     register(ledger)
