@@ -25,6 +25,7 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 WIDE = "-mprefer-vector-width=512"
 COMPILE_SECONDS = 120
 POSTS = ("none", "relu", "gelu_tanh", "gelu", "silu")
+LANES = 16
 DIMS = frozenset((16, 32, 48, 64, 80, 96, 128, 256))
 OFF = "TOUCHSTONE_NATIVE"
 
@@ -50,6 +51,15 @@ class _Linear(ctypes.Structure):
         *((name, _Pointer) for name in ("x", "weight", "bias", "out")),
         *((name, _Long) for name in ("rows", "inputs", "outs")),
         ("post", _Int),
+        ("threads", _Int),
+    )
+
+
+class _AddNorm(ctypes.Structure):
+    _fields_ = (
+        *((name, _Pointer) for name in ("one", "other", "weight", "bias", "sum", "normed")),
+        *((name, _Long) for name in ("rows", "width")),
+        ("epsilon", ctypes.c_float),
         ("threads", _Int),
     )
 
@@ -142,6 +152,24 @@ class Native:
             *(_Long(outs), _Long(inputs), _Int(torch.get_num_threads())),
         )
         return packed
+
+    def adds_norms(self, weight: Tensor) -> bool:
+        """Whether there is code for layer norms of this format and size."""
+        return self.multiplies and weight.dtype is torch.bfloat16 and len(weight) % LANES == 0
+
+    def add_norm(
+        self, one: Tensor, other: Tensor, weight: Tensor, bias: Tensor, epsilon: float
+    ) -> tuple[Tensor, Tensor]:
+        """The sum of two tensors ``[…, width]`` and its layer norm, for a ``weight`` that `adds_norms`."""
+        one, other = one.contiguous(), other.contiguous()
+        added, normed = torch.empty_like(one), torch.empty_like(one)
+        width = one.shape[-1]
+        call = _AddNorm(
+            *(each.data_ptr() for each in (one, other, weight, bias, added, normed)),
+            *(one.numel() // width, width, epsilon, torch.get_num_threads()),
+        )
+        self._library.add_norm_bfloat16(ctypes.byref(call))
+        return added, normed
 
     def embed(self, ids: Tensor, packed: Tensor, width: int) -> Tensor:
         """Rows ``ids`` ``[…]`` of a packed weight ``[any, width]``: ``[…, width]``."""

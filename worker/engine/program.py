@@ -6,12 +6,14 @@ code once, with sizes left open; nothing here knows a model.
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
+
+from worker.engine.native import Native
 
 Program = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -33,18 +35,69 @@ METHODS: dict[Any, Callable[..., Any]] = {
 }
 
 
-def record(forward: Program, device: torch.device, computed_by: Mapping[Any, Callable[..., Any]]) -> Program:
+def record(
+    forward: Program, device: torch.device, computed_by: Mapping[Any, Callable[..., Any]], native: Native | None
+) -> Program:
     """``forward`` of token ids ``[1, tokens]``, positions ``[1, tokens]`` and kept places ``[kept]``, flattened.
 
-    In the place of an operator in ``computed_by`` its function is called. Raises whatever recording raises.
+    In the place of an operator in ``computed_by`` its function is called, and ``native`` does what it can do at once.
+    Raises whatever recording raises.
     """
     ids = torch.zeros(1, TRIAL_TOKENS, dtype=torch.long, device=device)
     positions = torch.arange(TRIAL_TOKENS, device=device)[None]
     kept = torch.arange(TRIAL_KEPT, device=device)
     with torch.no_grad():
         recorded = make_fx(forward, tracing_mode="symbolic", _allow_non_fake_inputs=True)(ids, positions, kept)
+    for copied in recorded.graph.find_nodes(op="call_function", target=_aten.clone.default):
+        # Nothing recorded is changed in place, so a copy is as good as its source.
+        copied.replace_all_uses_with(copied.args[0])
     recorded.graph.eliminate_dead_code()
+    if native is not None:
+        _join_sums_with_norms(recorded, native)
     return _Writer(recorded, {**METHODS, **computed_by}).function()
+
+
+def _join_sums_with_norms(recorded: fx.GraphModule, native: Native) -> None:
+    """Let one kernel compute a sum and the layer norm that is the first to use it."""
+    for norm in recorded.graph.find_nodes(op="call_function", target=_aten.native_layer_norm.default):
+        added, shape, *parameters, epsilon = norm.args
+        weights = [getattr(recorded, str(each.target), None) for each in parameters if isinstance(each, fx.Node)]
+        if not (
+            _is_sum_of_equals(added)
+            and norm is next(node for node in _following(added) if added in node.all_input_nodes)
+            and len(shape) == 1
+            and len(weights) == 2
+            and all(isinstance(weight, Tensor) and native.adds_norms(weight) for weight in weights)
+        ):
+            continue
+        with recorded.graph.inserting_before(norm):
+            both = recorded.graph.call_function(native.add_norm, (*added.args, *parameters, epsilon))
+            total = recorded.graph.call_function(operator.getitem, (both, 0))
+            normed = recorded.graph.call_function(operator.getitem, (both, 1))
+        total.meta = normed.meta = added.meta
+        added.replace_all_uses_with(total, delete_user_cb=lambda user, norm=norm: user is not norm)
+        for user in list(norm.users):
+            if user.args[1] == 0:
+                user.replace_all_uses_with(normed)
+            recorded.graph.erase_node(user)
+        recorded.graph.erase_node(norm)
+        recorded.graph.erase_node(added)
+
+
+def _is_sum_of_equals(node: Any) -> bool:
+    """Whether a node adds two tensors of the same shape and format."""
+    if not isinstance(node, fx.Node) or node.target is not _aten.add.Tensor or node.kwargs:
+        return False
+    values = [each.meta.get("val") if isinstance(each, fx.Node) else None for each in node.args]
+    one, other = values
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return False
+    return one.dtype == other.dtype and [str(size) for size in one.shape] == [str(size) for size in other.shape]
+
+
+def _following(node: fx.Node) -> Iterator[fx.Node]:
+    while (node := node.next).op != "root":
+        yield node
 
 
 class _Writer:
@@ -101,12 +154,11 @@ class _Writer:
 
 
 def _repeated(node: fx.Node) -> fx.Node | None:
-    """The node that this one only repeats. Nothing recorded is changed in place, so a copy is as good as its source."""
+    """The node that this one only repeats: of a layer norm's outcomes the program has only the first."""
     source = node.args[0] if node.args else None
-    if not isinstance(source, fx.Node):
+    if not isinstance(source, fx.Node) or node.target is not operator.getitem or node.args[1] != 0:
         return None
-    normed = source.target is _aten.native_layer_norm.default and node.target is operator.getitem and node.args[1] == 0
-    return source if normed or node.target is _aten.clone.default else None
+    return source if source.target is _aten.native_layer_norm.default else None
 
 
 def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:

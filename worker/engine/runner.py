@@ -158,7 +158,7 @@ class ModelRunner:
             return self._call(ids, positions, kept)
 
         try:
-            return record(forward, self.device, computed_by)
+            return record(forward, self.device, computed_by, self._native)
         except Exception as error:
             # Recording may fail in as many ways as there are models; each runs as well without, only slower.
             logger.info("%s cannot be recorded: %s", type(self.model).__name__, error)

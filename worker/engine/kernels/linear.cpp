@@ -26,13 +26,19 @@ constexpr int STREAMED = 2;     // rows up to which the processor sees by itself
 
 enum Post { NONE, RELU, GELU_TANH, GELU, SILU };
 
-inline Vector sigmoid(Vector x) { return 1.0f / (1.0f + exponential(-x)); }
+// 1 / x for the sums of exponentials below: an estimate and one step of Newton's, four times as fast as a division.
+inline Vector reciprocal(Vector x) {
+    const Vector estimate = reinterpret_cast<Vector>(_mm512_rcp14_ps(reinterpret_cast<__m512>(x)));
+    return estimate * (2.0f - x * estimate);
+}
+
+inline Vector sigmoid(Vector x) { return reciprocal(1.0f + exponential(-x)); }
 
 // Abramowitz and Stegun 7.1.26, error below 1.5e-7.
 inline Vector error_function(Vector x) {
     const Integers negative = x < 0.0f;
-    const Vector size = negative ? -x : x;
-    const Vector t = 1.0f / (1.0f + 0.3275911f * size);
+    const Vector distance = negative ? -x : x, size = distance > 9.0f ? all(9.0f) : distance;  // from 4 on it is 1
+    const Vector t = reciprocal(1.0f + 0.3275911f * size);
     Vector p = all(1.061405429f);
     p = p * t - 1.453152027f;
     p = p * t + 1.421413741f;

@@ -59,6 +59,7 @@ class Sampler {
 
     template <typename T>
     int32_t sample(const T *logits, const Draw &draw, float *logprob) {
+        if (!draw.tokens && draw.temperature == 0 && !draw.wants_logprob) return most_likely(logits);
         widen(logits);
         const float normalizer = draw.wants_logprob ? log_sum() : 0;
         look_back(draw);
@@ -73,13 +74,35 @@ class Sampler {
     }
 
   private:
+    // Greedy choice, which needs no copy of the scores.
+    template <typename T>
+    int32_t most_likely(const T *logits) const {
+        Vector most = all(NOTHING);
+        Integers none = {};
+        for (int64_t at = 0; at < vocabulary_; at += LANES) {
+            const Vector found = scores_at(logits, at);
+            most = found > most ? found : most;
+            none |= found != found;
+        }
+        const float best = maximum(most);
+        if (any(none) || !std::isfinite(best)) return NO_TOKEN;
+        int64_t at = 0;
+        while (!any(scores_at(logits, at) == best)) at += LANES;
+        const Vector found = scores_at(logits, at);
+        while (found[at % LANES] != best) at++;
+        return static_cast<int32_t>(at);
+    }
+
+    template <typename T>
+    Vector scores_at(const T *logits, int64_t at) const {
+        const int64_t left = vocabulary_ - at;
+        if (left >= LANES) return load(logits + at);
+        return ORDER < static_cast<int>(left) ? load_some(logits + at, static_cast<int>(left)) : all(NOTHING);
+    }
+
     template <typename T>
     void widen(const T *logits) {
-        int64_t at = 0;
-        for (; at + LANES <= vocabulary_; at += LANES) store(&scores_[at], load(logits + at));
-        if (at == vocabulary_) return;
-        const int left = static_cast<int>(vocabulary_ - at);
-        store(&scores_[at], ORDER < left ? load_some(logits + at, left) : all(NOTHING));
+        for (int64_t at = 0; at < vocabulary_; at += LANES) store(&scores_[at], scores_at(logits, at));
     }
 
     float log_sum() const {
@@ -156,9 +179,7 @@ class Sampler {
         const Vector bound = all(std::max(least, std::numeric_limits<float>::min()));
         for (size_t at = 0; at < scores_.size(); at += LANES) {
             const Integers enough = load(&scores_[at]) >= bound;
-            int any = 0;
-            for (int i = 0; i < LANES; i++) any |= enough[i];
-            if (!any) continue;
+            if (!any(enough)) continue;
             for (int i = 0; i < LANES; i++)
                 if (enough[i]) candidates_.push_back(bits_of(scores_[at + i]));
         }
@@ -222,7 +243,7 @@ class Sampler {
             const Vector weight = load(&scores_[at]);
             const double block = sum(weight >= cut.least ? weight : Vector{});
             // Far from the target a block is skipped whole; blocks with ties at the edge are looked at one by one.
-            if (reached + block <= target && (cut.least == 0 || !has(weight, cut.least))) {
+            if (reached + block <= target && (cut.least == 0 || !any(weight == cut.least))) {
                 reached += block;
                 continue;
             }
@@ -234,13 +255,6 @@ class Sampler {
             }
         }
         return last == NO_TOKEN ? heaviest() : last;
-    }
-
-    static bool has(Vector weight, float value) {
-        const Integers equal = weight == value;
-        int any = 0;
-        for (int i = 0; i < LANES; i++) any |= equal[i];
-        return any != 0;
     }
 
     int32_t heaviest() const {

@@ -46,13 +46,19 @@ inline Vector load_some(const T *from, int count) {
 
 inline void store(float *to, Vector value) { std::memcpy(to, &value, sizeof value); }
 
+// Rounded to the nearest, ties to even; a NaN stays one.
 inline void store(BFloat16 *to, Vector value) {
+#ifdef __AVX512BF16__
+    const __m256bh halves = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(value));
+    std::memcpy(to, &halves, sizeof halves);
+#else
     const Words bits = reinterpret_cast<Words>(value);
-    const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to the nearest, ties to even
-    const Words quiet = (bits >> 16) | 0x40u;                            // a NaN stays one
+    const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const Words quiet = (bits >> 16) | 0x40u;
     const Integers is_nan = value != value;
     const Halves halves = __builtin_convertvector(is_nan ? quiet : rounded, Halves);
     std::memcpy(to, &halves, sizeof halves);
+#endif
 }
 
 template <typename T>
@@ -74,6 +80,12 @@ inline float sum(Vector value) {
     std::memcpy(quarters, &half, sizeof half);
     const Four quarter = quarters[0] + quarters[1];
     return (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
+}
+
+inline bool any(Integers mask) {
+    int found = 0;
+    for (int i = 0; i < LANES; i++) found |= mask[i];
+    return found != 0;
 }
 
 inline float maximum(Vector value) {
