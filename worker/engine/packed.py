@@ -98,7 +98,14 @@ def pack(model: nn.Module, native: Native | None) -> int:
                     setattr(*place, NativeEmbedding(packed))
         for module in list(model.modules()):
             _fuse_activation(module)
+        _leave_file(model)
     return count
+
+
+def _leave_file(model: nn.Module) -> None:
+    """Copy what was not packed: as long as one tensor lies in the mapped file of weights, all of it stays in memory."""
+    for tensor in [*model.parameters(), *model.buffers()]:
+        tensor.data = tensor.data.clone()
 
 
 def multiplies_by_row(model: nn.Module) -> bool:
@@ -128,7 +135,7 @@ def _packed(layer: Any, native: Native | None, sharers: Sequence[nn.Module]) -> 
     """None where it would not compute the same. ``sharers`` are the other modules that use the weight."""
     weight = layer.weight.detach()
     weight = weight.t().contiguous() if isinstance(layer, Conv1D) else weight
-    bias = None if layer.bias is None else layer.bias.detach()
+    bias = None if layer.bias is None else layer.bias.detach().clone()
     multiplies = native is not None and native.multiplies and weight.dtype is torch.bfloat16
     made: PackedLinear
     try:

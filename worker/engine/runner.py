@@ -1,6 +1,9 @@
 """The one file that runs the model."""
 
+import ctypes
+import gc
 import logging
+import os
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -146,6 +149,7 @@ class ModelRunner:
             self._program = self._call_model_with_cache
         self.fills = self.fills and not (multiplies_by_row(self.model) and self.cache.attends_by_token)
         self.cache.clear()
+        _give_memory_back()
 
     def _recorded(self) -> Program:
         """The model without its modules, or with them where its code depends on more than it is given."""
@@ -177,3 +181,11 @@ class ModelRunner:
 def _distance(actual: Tensor, expected: Tensor) -> float:
     """How far off, as a share of what is expected; not a number where something is not."""
     return float((actual.float() - expected).norm() / expected.norm().clamp(min=1e-6))
+
+
+def _give_memory_back() -> None:
+    """What taking a model over left behind goes back to the system, where the C library can do that."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
