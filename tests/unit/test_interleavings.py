@@ -2,34 +2,29 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import pytest
 from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
-    invariant,
     precondition,
     rule,
     run_state_machine_as_test,
 )
 from sqlalchemy import delete, select
 
-from tasks.errors import Conflict, NotFound
-from tasks.ledger import MAX_ATTEMPTS, Ledger
+from tasks.errors import Conflict
+from tasks.ledger import Lease, Ledger
 from tasks.ledger.closing import CANCEL_GRACE
 from tasks.ledger.records import Claim, Completion, Environment, NewPrompt, NewRun, Worker
-from tasks.ledger.tables import chunk, completion, prompt, run, run_model, worker
-from tasks.states import ChunkState, FinishReason, Outcome, RunKind, RunState, WorkerState
+from tasks.ledger.tables import chunk, run, worker
+from tasks.states import FinishReason, Outcome, RunKind, RunState, WorkerState
 from tests.clock import pass_time
+from tests.unit.truth import MODELS, Truth
 
 T = TypeVar("T")
-Key = tuple[str, str, int, int]
-MODELS = ("a", "b")
-ACTIVE = (ChunkState.PENDING, ChunkState.QUEUED, ChunkState.LEASED)
 MADE_WITH = Environment("e", {})
 SOME = st.integers(0, 99)
 WISHES = (*("pause", "resume", "retry") * 3, "prioritise", "cancel", "delete")  # what ends a run is rarer
@@ -40,20 +35,14 @@ def pick(some: Sequence[T], number: int) -> T:
     return some[number % len(some)]
 
 
-class Interleavings(RuleBasedStateMachine):
+class Interleavings(Truth):
     """Two models, a few small runs, workers that die, messages lost or sent twice, people who change their minds."""
 
     def __init__(self, ledger: Ledger):
-        super().__init__()
-        self.ledger = ledger
-        self.keys: dict[str, set[Key]] = {}  # what each run that was not deleted must end with
-        self.deleted: set[str] = set()
-        self.cancelled: dict[str, float] = {}  # seconds since then
-        self.rows: dict[Key, tuple[FinishReason, str]] = {}
+        super().__init__(ledger)
         self.messages: list[int] = []
         self.held: list[Claim] = []  # claims whose worker believes in them
         self.tokens: set[str] = set()
-        self.attempts: Counter[Key] = Counter()
 
     @initialize()
     def empty(self) -> None:
@@ -180,12 +169,56 @@ class Interleavings(RuleBasedStateMachine):
     def sweep(self, lost_after: float) -> None:
         self.ledger.sweeper.sweep(lost_after)
 
+    @precondition(lambda self: self.held)
+    @rule(which=SOME, how=st.sampled_from(["writes", "finishes", "renews", "releases", "fails"]))
+    def is_overtaken(self, which: int, how: str) -> None:
+        """A worker whose lease ran out, and whose chunk most often another has by now, changes nothing of it."""
+        claim = pick(self.held, which)
+        self.wait(31.0)
+        self.sweep(10.0)
+        self.wait(5.0)
+        self.take(claim.model)
+        before = self.chunks()
+        if how == "writes":
+            self.hand_in(claim, 1, FinishReason.STOP, last=False)
+        elif how == "finishes":
+            assert not self.ledger.chunks.finish(claim)
+        elif how == "renews":
+            assert self.ledger.chunks.renew(claim) is Lease.LOST
+        elif how == "releases":
+            self.ledger.chunks.release([claim])
+        else:
+            self.ledger.chunks.fail(claim)
+        assert self.chunks() == before
+
+    @precondition(lambda self: self.held)
+    @rule(which=SOME, released=st.booleans())
+    def retry_amid(self, which: int, released: bool) -> None:
+        """A retry when something has failed of a chunk that is still open."""
+        claim = pick(self.held, which)
+        self.hand_in(claim, 1, FinishReason.ERROR, last=False)
+        if released:
+            self.end(which, "releases")
+        if claim.run in self.keys:
+            self.wish(claim.run, "retry", 0)
+
+    @rule(reason=st.sampled_from(["stop", "error"]), wish=st.sampled_from(["retry", "cancel", "pause"]))
+    def work_off(self, reason: str, wish: str) -> None:
+        """Do all that waits, well or badly; then somebody wants something of every run."""
+        self.wait(5.0)
+        for model in MODELS:
+            self.take(model)
+            while self.held:
+                self.finish(0, reason, separately=False)
+        for run_id in list(self.keys):
+            self.wish(run_id, wish, 0)
+
     @precondition(lambda self: self.keys)
-    @rule(
-        which=SOME, wish=st.sampled_from(["pause", "resume", "cancel", "retry", "prioritise", "delete"]), priority=SOME
-    )
+    @rule(which=SOME, wish=st.sampled_from(WISHES), priority=SOME)
     def control(self, which: int, wish: str, priority: int) -> None:
-        run_id = pick(list(self.keys), which)
+        self.wish(pick(list(self.keys), which), wish, priority)
+
+    def wish(self, run_id: str, wish: str, priority: int) -> None:
         before = self.ledger.runs.get(run_id).state
         act = getattr(self.ledger.control, wish)
         try:
@@ -207,6 +240,7 @@ class Interleavings(RuleBasedStateMachine):
         elif wish == "resume":
             assert after in (RunState.PENDING, RunState.RUNNING)
         elif wish == "retry":
+            assert before is not RunState.CANCELLED
             self.forget_retried(run_id)
 
     def forget_retried(self, run_id: str) -> None:
@@ -214,58 +248,6 @@ class Interleavings(RuleBasedStateMachine):
         for key in [key for key in self.rows if key[0] == run_id and key not in there]:
             assert self.rows.pop(key)[0].outcome is Outcome.FAILED
             self.attempts[key] = 0
-
-    def stored(self) -> Sequence[Any]:
-        with self.ledger.database.read() as connection:
-            return connection.execute(select(completion)).all()
-
-    @invariant()
-    def nothing_lies(self) -> None:
-        stored = self.stored()
-        for row in stored:
-            key = (row.run, row.model, row.idx, row.sample)
-            if row.run in self.keys:
-                # What the ledger itself closed is learned here; nothing that is there ever changes.
-                assert self.rows.setdefault(key, (FinishReason(row.finish_reason), row.text)) == (
-                    row.finish_reason,
-                    row.text,
-                )
-        there = {(row.run, row.model, row.idx, row.sample) for row in stored if row.run in self.keys}
-        assert there == self.rows.keys()
-        with self.ledger.database.read() as connection:
-            chunks = connection.execute(select(chunk)).all()
-        for run_id, keys in self.keys.items():
-            self.check_run(run_id, keys & there, keys)
-            self.check_chunks([one for one in chunks if one.run == run_id], keys - there, run_id in self.cancelled)
-        assert all(number <= MAX_ATTEMPTS for number in self.attempts.values())
-        for run_id in self.deleted:
-            with pytest.raises(NotFound):
-                self.ledger.runs.get(run_id)
-
-    def check_run(self, run_id: str, there: set[Key], keys: set[Key]) -> None:
-        seen = self.ledger.runs.get(run_id)
-        outcomes = Counter(self.rows[key][0].outcome for key in there)
-        for model in MODELS:
-            assert seen.models[model].total == len([key for key in keys if key[1] == model])
-        counts = seen.counts
-        assert {Outcome.DONE: counts.done, Outcome.FAILED: counts.failed, Outcome.CANCELLED: counts.cancelled} == {
-            outcome: outcomes[outcome] for outcome in Outcome
-        }
-        assert counts.pending == len(keys) - len(there) >= 0
-        assert (seen.state is RunState.CANCELLED) == (run_id in self.cancelled)
-        if seen.finished is not None:
-            assert seen.state.is_final and counts.pending == 0
-        assert seen.state is not RunState.DONE or seen.finished is not None
-
-    def check_chunks(self, chunks: Sequence[Any], missing: set[Key], cancelled: bool) -> None:
-        """What is missing is still to be done by one chunk; no two would do the same; only leases have tokens."""
-        assert all((one.state == ChunkState.LEASED) == (one.token is not None) for one in chunks)
-        assert all(one.attempt <= MAX_ATTEMPTS for one in chunks)
-        assert cancelled or all(one.state != ChunkState.CANCELLED for one in chunks)
-        active = [one for one in chunks if one.state in ACTIVE]
-        doing = Counter((one.model, idx) for one in active for idx in range(one.first, one.first + one.count))
-        assert all(number == 1 for number in doing.values())
-        assert all((model, idx) in doing for _, model, idx, _ in missing)
 
     def teardown(self) -> None:
         """Work until nothing is left to do: then every run has ended with exactly what it must have."""
@@ -284,16 +266,6 @@ class Interleavings(RuleBasedStateMachine):
             self.nothing_lies()
         assert not self.is_left()
         assert self.rows.keys() == {key for keys in self.keys.values() for key in keys}
-
-    def is_left(self) -> bool:
-        """Whether a run has not ended, or something is there of a deleted one."""
-        if any(self.ledger.runs.get(run_id).finished is None for run_id in self.keys):
-            return True
-        with self.ledger.database.read() as connection:
-            return any(
-                connection.execute(select(table.c.run).where(table.c.run.in_(self.deleted))).first()
-                for table in (prompt, chunk, completion, run_model)
-            )
 
 
 def test_no_interleaving_makes_a_state_lie(each_ledger: Ledger) -> None:
