@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import Flask, redirect, render_template, request
+from flask import Flask, Response, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import HTTPException
@@ -17,6 +17,7 @@ from web.radar import radar_plot
 
 MAX_BYTES = 20 * 2**20
 MAX_FILE_BYTES = 2 * 2**30
+RETRY_SECONDS = 5
 TAKE_FILES = {"batches.submit", "api.submit_file"}  # read as streams
 PAGES = (arena, batches, benchmark, models, report, run)
 
@@ -42,6 +43,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.register_blueprint(blueprint)
     app.context_processor(language.template_values)
     app.after_request(security.add_headers)
+    app.after_request(_say_when)
     for kind in (TouchstoneError, HTTPException):
         app.register_error_handler(kind, _show_error)
     radar_plot([], [])  # plotly loads itself at its first figure: better now than under a visitor
@@ -54,6 +56,12 @@ def _allow_files() -> None:
         request.max_content_length = MAX_FILE_BYTES
 
 
+def _say_when(response: Response) -> Response:
+    if response.status_code == 503:
+        response.headers.setdefault("Retry-After", str(RETRY_SECONDS))
+    return response
+
+
 def _show_error(error: Any) -> ResponseReturnValue:
     """Errors in the form that was asked for: JSON under /api, else a page that says what to do."""
     if isinstance(error, TouchstoneError):
@@ -63,7 +71,6 @@ def _show_error(error: Any) -> ResponseReturnValue:
         message = error.description or error.name
     if isinstance(error, CSRFError):
         message = language.translate("error.csrf")
-    headers = {"Retry-After": "5"} if status == 503 else {}
     if request.path.startswith("/api/") or request.path in ("/healthz", "/readyz"):
-        return {"error": {"code": code, "message": message} | ({"field": field} if field else {})}, status, headers
-    return render_template("error.html", status=status, message=message), status, headers
+        return {"error": {"code": code, "message": message} | ({"field": field} if field else {})}, status
+    return render_template("error.html", status=status, message=message), status

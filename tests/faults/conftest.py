@@ -12,6 +12,7 @@ from tasks.errors import ConfigurationError
 from tasks.redis_server import find_binary
 from tests.conftest import require
 from tests.faults.scene import REAL, Scene
+from tests.postgres import Cluster, find_binaries
 
 
 @contextmanager
@@ -77,3 +78,13 @@ def calm_scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene
     """A scene with a real demo model and the intervals that everybody has by default."""
     with opened(request, "sqlite", tmp_path, kind=REAL, times={}) as made:
         yield made
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[Cluster]:
+    """A PostgreSQL that this test may stop."""
+    binaries = find_binaries()
+    require(binaries is not None, "PostgreSQL")
+    assert binaries is not None
+    with Cluster.running(binaries) as cluster:
+        yield cluster

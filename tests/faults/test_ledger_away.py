@@ -3,7 +3,6 @@
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -12,20 +11,10 @@ import pytest
 from tests.conftest import require
 from tests.faults.processes import until
 from tests.faults.scene import LEASE, Scene
-from tests.postgres import Cluster, find_binaries
+from tests.postgres import Cluster
 
 WAIT_SECONDS = 7.0  # what a submit may take while the ledger is away: 5 s of waiting, and some
 SMALL_DISK = "24m"
-
-
-@pytest.fixture
-def own_cluster() -> Iterator[Cluster]:
-    """A PostgreSQL that this test may stop."""
-    binaries = find_binaries()
-    require(binaries is not None, "PostgreSQL")
-    assert binaries is not None
-    with Cluster.running(binaries) as cluster:
-        yield cluster
 
 
 def test_case_22_postgresql_crashes(own_cluster: Cluster, tmp_path: Path) -> None:
