@@ -17,10 +17,10 @@ from sqlalchemy import delete, select
 
 from tasks.errors import Conflict
 from tasks.ledger import Lease, Ledger
-from tasks.ledger.closing import CANCEL_GRACE
+from tasks.ledger.closing import CANCEL_GRACE, WAITING
 from tasks.ledger.records import Claim, Completion, Environment, NewPrompt, NewRun, Worker
 from tasks.ledger.tables import chunk, run, worker
-from tasks.states import FinishReason, Outcome, RunKind, RunState, WorkerState
+from tasks.states import ChunkState, FinishReason, Outcome, RunKind, RunState, WorkerState
 from tests.clock import pass_time
 from tests.unit.truth import MODELS, Truth
 
@@ -97,6 +97,20 @@ class Interleavings(Truth):
             self.cancelled[claim.run] = 0.0
             self.wait(seconds)
             self.hand_in(claim, 1, FinishReason.STOP, last=False)
+            if seconds > CANCEL_GRACE:
+                self.sweep(10.0)
+                assert self.ledger.runs.get(claim.run).finished is not None
+
+    @precondition(lambda self: self.held)
+    @rule(which=SOME)
+    def dies_before_closing(self, which: int) -> None:
+        """A worker writes the last completion of a chunk and dies: the chunk is done, not done again."""
+        claim = pick(self.held, which)
+        self.held.remove(claim)
+        if self.hand_in(claim, len(claim.missing), FinishReason.STOP, last=False):
+            self.wait(31.0)
+            self.sweep(10.0)
+            assert [one.state for one in self.chunks() if one.id == claim.chunk] == [ChunkState.DONE]
 
     @precondition(lambda self: self.held)
     @rule(which=SOME, count=st.integers(1, 3), reason=st.sampled_from(["stop", "error", "deadline", "cancelled"]))
@@ -170,8 +184,8 @@ class Interleavings(Truth):
         self.ledger.sweeper.sweep(lost_after)
 
     @precondition(lambda self: self.held)
-    @rule(which=SOME, how=st.sampled_from(["writes", "finishes", "renews", "releases", "fails"]))
-    def is_overtaken(self, which: int, how: str) -> None:
+    @rule(which=SOME)
+    def is_overtaken(self, which: int) -> None:
         """A worker whose lease ran out, and whose chunk most often another has by now, changes nothing of it."""
         claim = pick(self.held, which)
         self.wait(31.0)
@@ -179,17 +193,21 @@ class Interleavings(Truth):
         self.wait(5.0)
         self.take(claim.model)
         before = self.chunks()
-        if how == "writes":
-            self.hand_in(claim, 1, FinishReason.STOP, last=False)
-        elif how == "finishes":
-            assert not self.ledger.chunks.finish(claim)
-        elif how == "renews":
-            assert self.ledger.chunks.renew(claim) is Lease.LOST
-        elif how == "releases":
-            self.ledger.chunks.release([claim])
-        else:
-            self.ledger.chunks.fail(claim)
+        assert not self.ledger.chunks.finish(claim)
+        assert self.ledger.chunks.renew(claim) is Lease.LOST
+        self.ledger.chunks.fail(claim)
+        self.ledger.chunks.release([claim])
+        self.hand_in(claim, 1, FinishReason.STOP, last=False)
         assert self.chunks() == before
+
+    @rule(model=st.sampled_from(MODELS), wish=st.sampled_from(["pause", "cancel"]))
+    def stop_amid(self, model: str, wish: str) -> None:
+        """Messages that arrive when their runs were stopped meanwhile."""
+        self.dispatch(model)
+        for run_id in list(self.keys):
+            self.wish(run_id, wish, 0)
+        while self.messages:
+            self.claim(0, again=False)
 
     @precondition(lambda self: self.held)
     @rule(which=SOME, released=st.booleans())
@@ -210,6 +228,8 @@ class Interleavings(Truth):
             self.take(model)
             while self.held:
                 self.finish(0, reason, separately=False)
+        for one in self.chunks():
+            assert one.state in WAITING or self.ledger.chunks.claim(one.id, "w") is None
         for run_id in list(self.keys):
             self.wish(run_id, wish, 0)
 
@@ -237,6 +257,7 @@ class Interleavings(Truth):
             self.cancelled.setdefault(run_id, 0.0)
         elif wish == "pause":
             assert after is RunState.PAUSED
+            assert not any(one.run == run_id and one.state == ChunkState.QUEUED for one in self.chunks())
         elif wish == "resume":
             assert after in (RunState.PENDING, RunState.RUNNING)
         elif wish == "retry":
