@@ -34,7 +34,7 @@ def test_one_that_raises_does_not_touch_its_neighbours(kind: str, monkeypatch: p
 def test_numbers_that_are_none_end_one_request_and_leave_no_trace() -> None:
     engine = make_engine("llama")  # whose output layer does not share the embedding
     poison = character_tokenizer()("z")["input_ids"][0]
-    with torch.no_grad():
+    with torch.inference_mode():
         engine._runner.model.get_input_embeddings().weight[poison] = float("nan")
     results = run(engine, [Request(text, text, Sampling(6, 0.0)) for text in ("ab", "zzzzzzzzzzz", "cd")])
     assert results["zzzzzzzzzzz"].finish_reason is FinishReason.ERROR

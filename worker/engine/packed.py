@@ -104,8 +104,13 @@ def pack(model: nn.Module, native: Native | None) -> int:
 
 def _leave_file(model: nn.Module) -> None:
     """Copy what was not packed: as long as one tensor lies in the mapped file of weights, all of it stays in memory."""
+    copies: dict[int, Tensor] = {}
     for tensor in [*model.parameters(), *model.buffers()]:
-        tensor.data = tensor.data.clone()
+        place, copied = tensor.data_ptr(), tensor.data.clone()
+        copies[place] = tensor.data = copied
+    for layer in model.modules():
+        if isinstance(layer, OneDnnLinear) and not layer.packed.is_mkldnn:
+            layer.packed = copies[layer.packed.data_ptr()]
 
 
 def multiplies_by_row(model: nn.Module) -> bool:
