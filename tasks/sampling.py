@@ -1,7 +1,7 @@
 """Decoding settings: what a person may ask for, and the complete set that an engine works with."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from tasks.errors import InvalidInput
@@ -50,6 +50,10 @@ class Sampling:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"stop": list(self.stop)}
+
+    def for_completion(self, idx: int, sample: int) -> "Sampling":
+        """The same settings with the seed of one completion of a run, which no other of the run has."""
+        return replace(self, seed=(self.seed * 1_000_003 + idx * 1009 + sample) % 2**53)
 
 
 NAMES = tuple(field.name for field in fields(Sampling))

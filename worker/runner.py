@@ -5,7 +5,7 @@ import queue
 import resource
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from tasks.dispatch import Dispatcher
 from tasks.errors import Unavailable
@@ -147,8 +147,7 @@ class ChunkRunner:
 
     def _sampling(self, claim: Claim, idx: int, sample: int) -> Sampling:
         """The run's settings over the model's defaults, with a seed of this completion's own."""
-        merged = merge(self.spec.decoding, claim.sampling)
-        return replace(merged, seed=(merged.seed * 1_000_003 + idx * 1009 + sample) % 2**53)
+        return merge(self.spec.decoding, claim.sampling).for_completion(idx, sample)
 
     def _attend(self, work: Work) -> bool:
         """Write what comes until nothing is open; False when the lease was lost or given back."""

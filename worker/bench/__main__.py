@@ -4,7 +4,7 @@ import importlib
 import sys
 
 # By name, so that one command does not load what only another needs.
-COMMANDS = {"engine": "worker.bench.engine", "queue": "worker.bench.queue"}
+COMMANDS = {name: f"worker.bench.{name}" for name in ("engine", "queue", "system")}
 
 
 def main(argv: list[str]) -> int:

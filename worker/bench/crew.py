@@ -1,12 +1,8 @@
 """Simulated workers at work on one run, watched from outside."""
 
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,11 +13,10 @@ from tasks.celery import SCORE_QUEUE
 from tasks.ledger import Ledger
 from tasks.ledger.tables import completion
 from tasks.live import connect
-from tasks.settings import ROOT, Settings
+from tasks.settings import Settings
+from worker.bench.processes import START_SECONDS, cpu_seconds, running
 
 LOOK_SECONDS = 0.1
-START_SECONDS = 60.0
-STOP_SECONDS = 15.0
 # Between these shares of the work is measured: before, processes start; after, they run dry.
 FROM, TO = 0.1, 0.9
 
@@ -76,7 +71,7 @@ def work(settings: Settings, ledger: Ledger, run_id: str, chunks: int, crew: Cre
     empty, before = _redis_bytes(redis), database_bytes(ledger)
     most = empty
     seen: list[tuple[float, int]] = []
-    with _crew(settings, list(run.models), crew) as processes:
+    with running(settings, list(_commands(list(run.models), crew))) as processes:
         until = time.monotonic() + START_SECONDS + seconds
         while (ended := ledger.runs.get(run_id).counts.ended) < total:
             seen.append((time.monotonic(), ended))
@@ -86,7 +81,7 @@ def work(settings: Settings, ledger: Ledger, run_id: str, chunks: int, crew: Cre
             time.sleep(LOOK_SECONDS)
         seen.append((time.monotonic(), ended))
         scores = int(redis.llen(SCORE_QUEUE))
-        cpu = sum(map(_cpu_seconds, processes))
+        cpu = sum(map(cpu_seconds, processes))
         workers = ledger.workers.all()
         now = ledger.clock()
     with ledger.database.read() as connection:
@@ -127,34 +122,13 @@ def database_bytes(ledger: Ledger) -> int:
         return connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()
 
 
-@contextmanager
-def _crew(settings: Settings, models: list[str], crew: Crew) -> Iterator[list["subprocess.Popen[bytes]"]]:
-    environment = os.environ | settings.to_environment()
-    processes: list[subprocess.Popen[bytes]] = []
-
-    def start(*argv: str) -> None:
-        command = [sys.executable, "-m", *argv]
-        quiet = subprocess.DEVNULL
-        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdin=quiet, stdout=quiet))
-
-    try:
-        for number, workers in enumerate(shares(crew.workers, max(len(models), crew.processes))):
-            model = models[number % len(models)]
-            mode = ["--direct"] if crew.direct else []
-            options = ["--workers", str(workers), "--characters", str(crew.characters), *mode]
-            start("worker.bench.simulated", "--model", model, *options)
-        if crew.scorer:
-            start("tasks", "scorer")
-        yield processes
-    finally:
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-        for process in processes:
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+def _commands(models: list[str], crew: Crew) -> Iterator[list[str]]:
+    for number, workers in enumerate(shares(crew.workers, max(len(models), crew.processes))):
+        options = ["--workers", str(workers), "--characters", str(crew.characters)]
+        options += ["--direct"] if crew.direct else []
+        yield ["worker.bench.simulated", "--model", models[number % len(models)], *options]
+    if crew.scorer:
+        yield ["tasks", "scorer"]
 
 
 def shares(number: int, parts: int) -> list[int]:
@@ -164,10 +138,3 @@ def shares(number: int, parts: int) -> list[int]:
 
 def _redis_bytes(redis: Redis) -> int:
     return int(redis.info("memory")["used_memory"])
-
-
-def _cpu_seconds(process: "subprocess.Popen[bytes]") -> float:
-    """CPU time of a running process so far."""
-    with open(f"/proc/{process.pid}/stat", encoding="ascii") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

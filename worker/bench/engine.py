@@ -10,9 +10,9 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 from worker.bench.baselines import BASELINES
 from worker.bench.load import Load
@@ -24,6 +24,15 @@ TRANSFORMERS = [name for name in BASELINES if name not in ELSEWHERE]
 
 class Failed(Exception):
     """A contestant ended instead of answering; its own words stand above on standard error."""
+
+
+class Measured(Protocol):
+    """What is measured, round by round, by its ``tokens_per_second``."""
+
+    name: str
+
+    def run(self) -> dict[str, Any]:
+        """Do the load once."""
 
 
 class Contestant:
@@ -45,7 +54,7 @@ class Contestant:
         self._process.stdin.flush()
         return self._answer()
 
-    def stop(self) -> None:
+    def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
@@ -63,10 +72,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", metavar="DIR", help="a model as transformers saves it")
     source.add_argument("--random-weights", choices=SIZES, help="a model of this shape, with random weights")
-    parser.add_argument("--requests", type=_at_least_one, default=128)
-    parser.add_argument("--concurrency", type=_at_least_one, default=64, help="requests in flight; the engine's slots")
-    parser.add_argument("--prompt-tokens", type=_at_least_one, default=20)
-    parser.add_argument("--new-tokens", type=_at_least_one, default=64)
+    parser.add_argument("--requests", type=at_least_one, default=128)
+    parser.add_argument("--concurrency", type=at_least_one, default=64, help="requests in flight; the engine's slots")
+    parser.add_argument("--prompt-tokens", type=at_least_one, default=20)
+    parser.add_argument("--new-tokens", type=at_least_one, default=64)
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="0 leaves each its own choice")
@@ -75,7 +84,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--ignore-eos", action="store_true", help="always make all new tokens")
     parser.add_argument("--deterministic", action="store_true")
     parser.add_argument("--without-native", action="store_true", help="torch's kernels instead of the engine's own")
-    parser.add_argument("--rounds", type=_at_least_one, default=3, help="after one to warm up, all by turns")
+    parser.add_argument("--rounds", type=at_least_one, default=3, help="after one to warm up, all by turns")
     parser.add_argument("--baseline", nargs="*", choices=TRANSFORMERS, default=[])
     parser.add_argument("--openvino", metavar="DIR", help="the same model as OpenVINO GenAI reads it")
     parser.add_argument("--vllm", action="store_true", help="the same model in vLLM")
@@ -87,7 +96,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _at_least_one(text: str) -> int:
+def at_least_one(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")
@@ -113,10 +122,21 @@ def main(arguments: list[str]) -> int:
 
 
 def compare(contestants: list[Contestant], rounds: int, say: Callable[[str], Any]) -> dict[str, Any]:
-    """The first contestant's median round, with those of the others and how many times faster it is than each.
+    """The first contestant's median round, with those of the others and how many times faster it is than each."""
+    measured = take_turns(contestants, rounds, say)
+    first, *others = measured
+    medians = {name: median_round(runs) for name, runs in measured.items()}
+    return medians[first] | {
+        "baselines": {name: medians[name] for name in others},
+        "ratios": {name: ratio(measured[first], measured[name]) for name in others},
+        "run": contestants[0].environment | {"others": {each.name: each.environment for each in contestants[1:]}},
+    }
 
-    A ratio is the median of the rounds' ratios: what slows the machine for a while slows both of a round.
-    """
+
+def take_turns(
+    contestants: Sequence[Measured], rounds: int, say: Callable[[str], Any]
+) -> dict[str, list[dict[str, Any]]]:
+    """What each contestant measured in each round, after one to warm up."""
     for contestant in contestants:
         contestant.run()
     measured: dict[str, list[dict[str, Any]]] = {contestant.name: [] for contestant in contestants}
@@ -124,17 +144,23 @@ def compare(contestants: list[Contestant], rounds: int, say: Callable[[str], Any
         for contestant in contestants:
             measured[contestant.name].append(contestant.run())
             say(f"{contestant.name}: {measured[contestant.name][-1]['tokens_per_second']:.1f} tokens/s")
-    first, *others = measured
-    speeds = {name: [run["tokens_per_second"] for run in runs] for name, runs in measured.items()}
-    medians = {
-        name: sorted(runs, key=lambda run: run["tokens_per_second"])[rounds // 2] for name, runs in measured.items()
-    }
-    ratios = {name: sorted(a / b for a, b in zip(speeds[first], speeds[name], strict=True)) for name in others}
-    return medians[first] | {
-        "baselines": {name: medians[name] for name in others},
-        "ratios": {name: {"median": r[rounds // 2], "least": r[0], "most": r[-1]} for name, r in ratios.items()},
-        "run": contestants[0].environment | {"others": {each.name: each.environment for each in contestants[1:]}},
-    }
+    return measured
+
+
+def median_round(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The round of median speed."""
+    return sorted(runs, key=lambda run: run["tokens_per_second"])[len(runs) // 2]
+
+
+def ratio(
+    one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]], key: str = "tokens_per_second"
+) -> dict[str, float]:
+    """How many times faster ``one`` is than ``other``, by its ``key``.
+
+    It is the median of the rounds' ratios: what slows the machine for a while slows both of a round.
+    """
+    ratios = sorted(a[key] / b["tokens_per_second"] for a, b in zip(one, other, strict=True))
+    return {"median": ratios[len(ratios) // 2], "least": ratios[0], "most": ratios[-1]}
 
 
 def _load(options: argparse.Namespace, model: str) -> Load:
@@ -168,4 +194,4 @@ def _contestants(options: argparse.Namespace, load: Load) -> Iterator[list[Conte
         yield ready
     finally:
         for contestant in ready:
-            contestant.stop()
+            contestant.close()

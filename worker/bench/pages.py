@@ -1,19 +1,15 @@
 """How long the web takes to answer, asked over HTTP as a browser would."""
 
-import os
 import statistics
-import subprocess
-import sys
 import time
-import urllib.error
 import urllib.request
 
 from tasks.ledger import Ledger
 from tasks.redis_server import free_port
-from tasks.settings import ROOT, Settings
+from tasks.settings import Settings
+from worker.bench.processes import running, wait_for_web
 
 TIMES = 11
-START_SECONDS = 60.0
 
 
 def page_times(settings: Settings, ledger: Ledger, run_id: str) -> dict[str, dict[str, float]]:
@@ -31,14 +27,9 @@ def page_times(settings: Settings, ledger: Ledger, run_id: str) -> dict[str, dic
         "api run": f"/api/runs/{run_id}",
         "api completions": f"/api/runs/{run_id}/completions",
     }
-    command = [sys.executable, "-m", "tasks", "web", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings.to_environment())
-    try:
-        _wait_until_up(base)
+    with running(settings, [["tasks", "web", "--port", str(port)]]):
+        wait_for_web(base)
         return {name: _times(base + path) for name, path in paths.items()}
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _times(url: str) -> dict[str, float]:
@@ -53,15 +44,3 @@ def _milliseconds(url: str) -> float:
     with urllib.request.urlopen(url, timeout=120) as response:
         response.read()
     return 1000 * (time.monotonic() - started)
-
-
-def _wait_until_up(base: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            _milliseconds(f"{base}/healthz")
-            return
-        except (urllib.error.URLError, OSError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)

@@ -28,7 +28,7 @@ from tasks.states import RunKind
 from tasks.supervisor import EXIT_CANNOT_START
 from worker.bench.crew import Crew, Found, database_bytes, work
 from worker.bench.pages import page_times
-from worker.bench.scene import model_names, scene
+from worker.bench.scene import model_names, scene, simulated_models
 
 PACKAGES = ("celery", "kombu", "redis", "sqlalchemy", "psycopg")
 PROMPT = "写一首关于春天的诗，第{}首，要有山、有水、有人。"
@@ -42,14 +42,14 @@ def main(argv: list[str]) -> int:
     found: dict[str, Any] = {"what": "queue", "arguments": argv, "submit": None, "pages": None, "work": []}
     try:
         if options.prompts:
-            with scene(options.database, options.models) as settings:
+            with scene(options.database, simulated_models(options.models)) as settings:
                 found |= submit_and_look(settings, options.prompts)
             say(f"submit: {found['submit']}")
             for page, times in found["pages"].items():
                 say(f"page {page}: {times}")
         for workers in options.workers if options.load else ():
             for mode in options.mode:
-                with scene(options.database, options.models) as settings:
+                with scene(options.database, simulated_models(options.models)) as settings:
                     found |= {"environment": environment(settings)}
                     measured = load(settings, options, mode, workers)
                 found["work"].append(measured.to_dict())

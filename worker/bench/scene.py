@@ -1,4 +1,4 @@
-"""Where a benchmark of the queue takes place: Redis, a ledger and a registry of simulated models, all of its own."""
+"""Where a benchmark of more than the engine takes place: Redis, a ledger and a registry, all of its own."""
 
 import os
 import shutil
@@ -17,8 +17,8 @@ POSTGRES_PLACES = "/usr/lib/postgresql/*/bin/initdb"
 
 
 @contextmanager
-def scene(database: str, models: int) -> Iterator[Settings]:
-    """Settings of a fresh Redis and a fresh ledger with ``models`` models, all gone at the end.
+def scene(database: str, registry: str) -> Iterator[Settings]:
+    """Settings of a fresh Redis and a fresh ledger for the models of ``registry`` (TOML), all gone at the end.
 
     ``database``: ``sqlite``, ``postgresql`` (a server is started, with its usual settings) or the URL of an empty
     database. Raises `ConfigurationError` where a server cannot be had.
@@ -26,10 +26,10 @@ def scene(database: str, models: int) -> Iterator[Settings]:
     with tempfile.TemporaryDirectory(prefix="touchstone-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)  # PostgreSQL runs as another user where we are root
-        registry = folder / "models.toml"
-        registry.write_text("\n".join(map(_model, model_names(models))), encoding="utf-8")
+        models = folder / "models.toml"
+        models.write_text(registry, encoding="utf-8")
         with _redis(folder / "redis") as redis_url, _database(database, folder) as database_url:
-            settings = Settings(redis_url=redis_url, database_url=database_url, data=folder, models=registry)
+            settings = Settings(redis_url=redis_url, database_url=database_url, data=folder, models=models)
             migrate(settings)
             yield settings
 
@@ -39,8 +39,9 @@ def model_names(number: int) -> list[str]:
     return [f"simulated-{i}" for i in range(number)]
 
 
-def _model(name: str) -> str:
-    return f'[[model]]\nname = "{name}"\nsource = "bench/{name}"\n'
+def simulated_models(number: int) -> str:
+    """A registry of that many simulated models."""
+    return "\n".join(f'[[model]]\nname = "{name}"\nsource = "bench/{name}"\n' for name in model_names(number))
 
 
 @contextmanager
