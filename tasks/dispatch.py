@@ -18,7 +18,8 @@ from tasks.states import RunKind
 
 logger = logging.getLogger(__name__)
 
-BULK_CHUNKS = 3  # a live worker's: one being written, one running, one waiting
+# A live worker's: one being written, two that fill its slots (a chunk fills at least half of them), one waiting.
+BULK_CHUNKS = 4
 ARENA_CHUNKS = 16
 SWEEPS_UNTIL_LOST = 2  # after which a message that nobody took is published again
 

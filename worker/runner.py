@@ -141,6 +141,7 @@ class ChunkRunner:
                 sampling=self._sampling(claim, idx, sample),
                 priority=PRIORITY[claim.kind],
                 deadline=time.monotonic() + (claim.deadline or self.spec.deadline),
+                streams=claim.kind is RunKind.ARENA,
             )
             work.requests[request.id] = (idx, sample)
             self.loop.submit(request, work.events.put)
@@ -190,7 +191,7 @@ class ChunkRunner:
         work.finished.append(self._completion(work.claim, idx, sample, result))
 
     def _show(self, work: Work) -> None:
-        if work.live and work.claim.kind is RunKind.ARENA:
+        if work.live:
             claim = work.claim
             events = [
                 LiveEvent("", claim.model, idx, sample, claim.attempt, text)

@@ -84,8 +84,24 @@ def test_a_running_row_waits_for_no_more_than_the_share_of_prompts() -> None:
     assert [chunk.count for chunk in play(scheduler).chunks] == [1, 8]
 
 
-def test_the_urgent_come_first_and_find_a_slot() -> None:
+def test_the_urgent_take_the_slot_of_the_last_that_can_wait() -> None:
     scheduler = Scheduler(4, 8)
+    for order in range(1, 7):
+        scheduler.add(sequence(order, [order], priority=1))
+    play(scheduler)
+    assert [s.order for s in scheduler.running] == [1, 2, 3, 4]
+    urgent = sequence(9, [9])
+    scheduler.add(urgent)
+    play(scheduler)
+    assert [s.order for s in scheduler.running] == [1, 2, 3, 9]
+    urgent.reason = FinishReason.LENGTH
+    scheduler.drop_ended()
+    again = play(scheduler).chunks[-1]
+    assert (again.sequence.order, again.sequence.tokens, again.start, again.count) == (4, [4, 7, 7], 0, 2)
+
+
+def test_where_nobody_leaves_a_slot_is_kept_for_the_urgent() -> None:
+    scheduler = Scheduler(4, 8, fixed_chunks=True)
     for order in range(1, 7):
         scheduler.add(sequence(order, [order], priority=1))
     play(scheduler)

@@ -36,7 +36,7 @@ def percentile_95(sorted_values: list[float]) -> float:
 
 def test_case_30_arena_during_a_huge_bulk_run(scene: Scene) -> None:
     """Fault: a bulk run that keeps every slot busy for hours. Injection: 20,000 prompts of 2 s each on 8 slots. Must
-    hold: an arena prompt is admitted within 2 s at the 95th percentile (I9), by the reserved slot.
+    hold: an arena prompt is admitted within 2 s at the 95th percentile (I9): it takes the slot of a bulk prompt.
     """
     scene.workers(1)
     bulk = scene.submit(20_000, tokens=200)

@@ -272,7 +272,7 @@ def _note_start(chunks: Sequence[Chunk]) -> None:
 
 def _report(sequence: Running, emit: Emit) -> None:
     """Emit what is new of a sequence."""
-    if text := sequence.take_text():
+    if sequence.request.streams and (text := sequence.take_text()):
         emit(Delta(sequence.request.id, text))
     if sequence.reason is not None:
         emit(sequence.result())

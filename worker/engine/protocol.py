@@ -13,7 +13,7 @@ class Request:
     """One completion to generate. ``prompt`` is the text after templating; a lower ``priority`` goes first.
 
     ``deadline`` is a point of `time.monotonic` after which the request ends with what it has. ``logprobs`` asks for
-    the log-probability of each token.
+    the log-probability of each token. One that nobody watches needs no ``streams``: then only its result is told.
     """
 
     id: str
@@ -22,6 +22,7 @@ class Request:
     priority: int = 0
     deadline: float | None = None
     logprobs: bool = False
+    streams: bool = True
 
 
 @dataclass(frozen=True)

@@ -51,10 +51,11 @@ class Plan:
 class Scheduler:
     """Gives slots to sequences and tokens of each step to slots.
 
-    At every step waiting sequences are admitted by urgency. One slot in eight (at least one of four) is kept free of
-    priorities above 0, so that an urgent sequence finds one. A step reads one token of every sequence that is past
-    its prompt and at most ``prefill_tokens`` tokens of prompts. With ``fixed_chunks`` a step reads whole chunks of
-    one prompt, so that where a prompt is cut depends on nothing else, and no prefix is shared.
+    At every step waiting sequences are admitted by urgency; one that finds no slot takes that of the last to come of
+    a lower priority, which waits again and later reads anew what it had. A step reads one token of every sequence
+    that is past its prompt and at most ``prefill_tokens`` tokens of prompts. With ``fixed_chunks`` what is read
+    together depends on nothing else: a step reads whole chunks of one prompt, no prefix is shared, and instead of
+    one sequence taking another's slot, one slot in eight (at least one of four) is kept free of priorities above 0.
     """
 
     def __init__(self, slots: int, prefill_tokens: int, *, fixed_chunks: bool = False):
@@ -91,7 +92,9 @@ class Scheduler:
     @property
     def reserve(self) -> int:
         """Slots that only priority 0 may take."""
-        return max(1, self.slots // SLOTS_PER_RESERVE) if self.slots >= LEAST_SLOTS_TO_RESERVE else 0
+        if not self.fixed_chunks or self.slots < LEAST_SLOTS_TO_RESERVE:
+            return 0
+        return max(1, self.slots // SLOTS_PER_RESERVE)
 
     def add(self, sequence: Sequence) -> None:
         heapq.heappush(self._waiting, (sequence.urgency, sequence))
@@ -115,14 +118,23 @@ class Scheduler:
 
     def _admit(self) -> list[Copy]:
         copies = []
-        while self._waiting and None in self._owners:
-            sequence = self._waiting[0][1]
-            bulk = sum(other.request.priority > 0 for other in self.running)
-            if sequence.request.priority > 0 and bulk >= self.slots - self.reserve:
-                break
-            heapq.heappop(self._waiting)
-            copies += self._place(sequence)
+        while self._waiting and self._has_place(self._waiting[0][1]):
+            copies += self._place(heapq.heappop(self._waiting)[1])
         return copies
+
+    def _has_place(self, sequence: Sequence) -> bool:
+        """Whether a slot is free for it, if need be because another had to leave."""
+        running = self.running
+        if len(running) < self.slots:
+            bulk = sum(other.request.priority > 0 for other in running)
+            return sequence.request.priority == 0 or bulk < self.slots - self.reserve
+        last = max(running, key=lambda other: other.urgency)
+        if self.fixed_chunks or last.request.priority <= sequence.request.priority:
+            return False
+        self._owners[last.slot], self._held[last.slot] = None, last.tokens[: last.cached]
+        last.slot, last.cached = -1, 0
+        self.add(last)
+        return True
 
     def _place(self, sequence: Sequence) -> list[Copy]:
         """Put a sequence on the slot that holds its longest prefix, else on the first, with a copy of the prefix."""
