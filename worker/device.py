@@ -8,7 +8,7 @@ from tasks.errors import ModelError
 
 
 def pin_cores(cores: tuple[int, ...]) -> int:
-    """Pin this process to ``cores`` (none: leave it) and give torch as many threads; returns how many.
+    """Pin this thread to ``cores`` (none: leave it) and give torch as many threads; returns how many.
 
     Raises `ModelError` for a core that this machine does not have.
     """

@@ -24,7 +24,7 @@ DEFAULT_CONTEXT = 2048
 
 
 def load(spec: ModelSpec, cores: tuple[int, ...]) -> LoadedModel:
-    """Load weights and tokenizer and pin this process to ``cores``; never runs code that comes with a model.
+    """Load weights and tokenizer and pin this thread to ``cores``; never runs code that comes with a model.
 
     Raises `ModelError` with one line that says what is wrong.
     """

@@ -4,9 +4,11 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from worker.engine.protocol import Engine, Event, Request, Result
+from worker.loaded import LoadedModel
 
 logger = logging.getLogger(__name__)
 
@@ -32,17 +34,12 @@ class EngineLoop:
         self.engine = engine
         self.failures = 0
         self._failed_at = 0
-        self._inbox: queue.SimpleQueue[tuple[Request, Sink] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[tuple[Request, Sink]] = queue.SimpleQueue()
         self._sinks: dict[str, Sink] = {}
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread after its current step."""
-        self._inbox.put(None)
-        self._thread.join()
+        """Run on a thread of its own."""
+        threading.Thread(target=self.run, name="engine", daemon=True).start()
 
     def submit(self, request: Request, sink: Sink) -> None:
         """Run a request; ``sink`` is called on the engine's thread and must not block."""
@@ -51,27 +48,23 @@ class EngineLoop:
     def cancel(self, request_id: str) -> None:
         self.engine.cancel(request_id)
 
-    def _run(self) -> None:
-        runs = True
-        while runs:
+    def run(self) -> None:
+        """Step on this thread for as long as the process lives."""
+        while True:
             try:
-                runs = self._take_in()
-                if runs:
-                    self.engine.step(self._emit)
+                self._take_in()
+                self.engine.step(self._emit)
             except BaseException as error:
                 logger.exception("the engine failed")
                 self._fail_all(error)
 
-    def _take_in(self) -> bool:
-        """Add what waits in the inbox, sleeping while there is nothing to do; False when the loop shall end."""
+    def _take_in(self) -> None:
+        """Add what waits in the inbox, sleeping while there is nothing to do."""
         while True:
             try:
-                item = self._inbox.get(block=not self.engine.active)
+                request, sink = self._inbox.get(block=not self.engine.active)
             except queue.Empty:
-                return True
-            if item is None:
-                return False
-            request, sink = item
+                return
             self._sinks[request.id] = sink
             self.engine.add(request)
 
@@ -88,3 +81,25 @@ class EngineLoop:
         for request_id in list(self._sinks):
             self.engine.cancel(request_id)
             self._sinks.pop(request_id)(Failure(request_id, f"{type(error).__name__}: {error}"))
+
+
+def load_and_start(load: Callable[[], LoadedModel]) -> tuple[LoadedModel, EngineLoop]:
+    """A model and its loop, on the thread that has loaded it. Raises what ``load`` raises.
+
+    OpenMP keeps threads for every thread that ever computed in parallel. If another one had loaded the model, there
+    would be more of them than cores, and then they fall asleep after every operation: an eighth of the speed.
+    """
+    loaded: Future[tuple[LoadedModel, EngineLoop]] = Future()
+
+    def work() -> None:
+        try:
+            model = load()
+        except BaseException as error:
+            loaded.set_exception(error)
+            return
+        loop = EngineLoop(model.engine)
+        loaded.set_result((model, loop))
+        loop.run()
+
+    threading.Thread(target=work, name="engine", daemon=True).start()
+    return loaded.result()

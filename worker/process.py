@@ -25,7 +25,7 @@ from tasks.registry import ModelSpec
 from tasks.settings import Settings
 from tasks.states import RunKind, WorkerState
 from worker.loaded import LoadedModel
-from worker.loop import EngineLoop
+from worker.loop import load_and_start
 from worker.pulse import Pulse
 from worker.runner import THREADS, ChunkRunner
 
@@ -40,7 +40,7 @@ LEAVE_SECONDS = 2.0  # for Celery to end by itself
 
 class WorkerProcess:
     def __init__(self, spec: ModelSpec, cores: tuple[int, ...], settings: Settings, load: Load):
-        """``load`` makes the model ready and pins this process to the cores that it is given."""
+        """``load`` makes the model ready and pins its thread to the cores that it is given."""
         self.spec, self.cores, self.settings, self.load = spec, cores or spec.cores, settings, load
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.ledger = Ledger(settings)
@@ -50,13 +50,11 @@ class WorkerProcess:
         check_home(self.settings)
         self._register(WorkerState.LOADING)
         try:
-            model = self.load(self.spec, self.cores)
+            model, loop = load_and_start(lambda: self.load(self.spec, self.cores))
         except TouchstoneError as error:
             self.ledger.workers.beat(self.id, state=WorkerState.FAILED, error=error.message)
             raise
         self._register(WorkerState.LOADING, model)
-        loop = EngineLoop(model.engine)
-        loop.start()
         dispatcher = Dispatcher(app, self.ledger, self.settings)
         runner = ChunkRunner(
             spec=self.spec,
