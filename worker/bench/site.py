@@ -53,13 +53,13 @@ class Site:
 
     def run(self) -> dict[str, Any]:
         """Submit the prompts and measure until the last completion is written; wait for their scores, too."""
-        before = {name: cpu_seconds(process) for name, process in self._processes.items()}
+        before = self._cpu_seconds()
         submitted = time.time()
         body = {"prompts": self._prompts, "models": [MODEL], "kind": "bulk"}
         run_id = str(self._call("/api/runs", body)["id"])
         accepted = time.time()
         self._wait(lambda: self._call(f"/api/runs/{run_id}")["state"] == "done", LONGEST_SECONDS, "the run is not done")
-        cpu = {name: round(cpu_seconds(self._processes[name]) - before[name], 2) for name in before}
+        cpu = {name: round(seconds - before[name], 2) for name, seconds in self._cpu_seconds().items()}
         self._wait(lambda: not self.ledger.scores.unscored(), LONGEST_SECONDS, "the run is not scored")
         scored = time.time()
         found = summarize(list(self.ledger.completions.every(run_id)), submitted)
@@ -68,6 +68,10 @@ class Site:
             "scored_seconds": scored - submitted,
             "cpu_seconds": cpu,
         }
+
+    def _cpu_seconds(self) -> dict[str, float]:
+        # The web's work is done by a child of the process that was started.
+        return {name: cpu_seconds(process) for name, process in self._processes.items() if name != "web"}
 
     def _wait(self, is_so: Any, seconds: float, otherwise: str) -> None:
         until = time.monotonic() + seconds
