@@ -46,7 +46,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.after_request(_say_when)
     for kind in (TouchstoneError, HTTPException):
         app.register_error_handler(kind, _show_error)
-    radar_plot([], [])  # plotly loads itself at its first figure: better now than under a visitor
+    # Plotly loads itself at its first figure, templates are compiled at their first use: better now than under a visitor.
+    radar_plot([], [])
+    for name in app.jinja_env.list_templates(["html"]):
+        app.jinja_env.get_template(name)
     app.add_url_rule("/favicon.ico", view_func=lambda: redirect("/static/icon.svg"))
     return app
 

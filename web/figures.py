@@ -1,5 +1,6 @@
 """Axis scores of completions and the figures and tables that show them."""
 
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -20,7 +21,8 @@ from web.charts import interval_chart, latency_ecdf
 from web.radar import radar_data, radar_plot
 
 KEPT = 64
-PATIENCE_SECONDS = 0.1
+PATIENCE_SECONDS = 0.05
+SWITCH_SECONDS = 0.0005
 SPACING_SECONDS = 2.0  # between two computations of the same, while its run goes on
 # Until fluency is measured, artistry is shown by its repetition part, under that name.
 SPOKES = (Axis.GENERALIZATION, Axis.RELEVANCE, Axis.ARTISTRY_REPETITION, Axis.EFFICIENCY)
@@ -70,7 +72,9 @@ class Figures:
         self._kept: OrderedDict[Wanted, Kept] = OrderedDict()
         self._coming: dict[Wanted, Future[Standing]] = {}
         self._lock = threading.Lock()
-        # One after the other: they are pure Python, and pages must go on being answered.
+        # One after the other: they are pure Python, and pages must go on being answered. A page asks the ledger a dozen
+        # questions, and after each it would wait for a thread that computes to give way, by default 5 ms.
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="figures")
 
     def standing(

@@ -73,6 +73,32 @@ def test_a_stale_token_writes_nothing(each_ledger: Ledger) -> None:
     assert ledger.completions.page(run.id) == []
 
 
+def test_who_was_overtaken_changes_nothing_of_the_new_lease(each_ledger: Ledger) -> None:
+    ledger = each_ledger
+    run = submit(ledger, prompts=2)
+    old = take(ledger, "a")[0]
+    expire(ledger)
+    ledger.sweeper.sweep(10)
+    with ledger.database.write() as connection:
+        connection.execute(text("UPDATE chunk SET not_before = 0"))
+    new = take(ledger, "a")[0]
+    assert new.chunk == old.chunk and new.token != old.token
+
+    def row() -> object:
+        with ledger.database.read() as connection:
+            return connection.execute(text("SELECT * FROM chunk WHERE id = :id"), {"id": new.chunk}).one()
+
+    before = row()
+    assert not ledger.chunks.finish(old)
+    assert not do(ledger, old)
+    assert ledger.chunks.renew(old) is ledger.chunks.look(old) is Lease.LOST
+    ledger.chunks.fail(old)
+    ledger.chunks.release([old])
+    assert row() == before
+    assert ledger.completions.page(run.id) == []
+    assert do(ledger, new) and ledger.chunks.finish(new)
+
+
 def test_what_was_written_before_a_crash_is_not_done_again(each_ledger: Ledger) -> None:
     ledger = each_ledger
     run = submit(ledger, prompts=2)
