@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.after_request(_say_when)
     for kind in (TouchstoneError, HTTPException):
         app.register_error_handler(kind, _show_error)
-    # Plotly loads itself at its first figure, templates are compiled at their first use: better now than under a visitor.
+    # Plotly loads itself at its first figure, templates are compiled at first use: better now than under a visitor.
     radar_plot([], [])
     for name in app.jinja_env.list_templates(["html"]):
         app.jinja_env.get_template(name)

@@ -101,13 +101,12 @@ class Interleavings(Truth):
                 self.sweep(10.0)
                 assert self.ledger.runs.get(claim.run).finished is not None
 
-    @precondition(lambda self: self.held)
-    @rule(which=SOME)
-    def dies_before_closing(self, which: int) -> None:
+    @rule(model=st.sampled_from(MODELS))
+    def dies_before_closing(self, model: str) -> None:
         """A worker writes the last completion of a chunk and dies: the chunk is done, not done again."""
-        claim = pick(self.held, which)
-        self.held.remove(claim)
-        if self.hand_in(claim, len(claim.missing), FinishReason.STOP, last=False):
+        self.take(model)
+        claim = self.held.pop() if self.held else None
+        if claim and self.hand_in(claim, len(claim.missing), FinishReason.STOP, last=False):
             self.wait(31.0)
             self.sweep(10.0)
             assert [one.state for one in self.chunks() if one.id == claim.chunk] == [ChunkState.DONE]

@@ -183,6 +183,44 @@ def test_cancel_keeps_partial_text_and_ends_the_rest(each_ledger: Ledger) -> Non
     assert ledger.outbox.dispatch("b", BOTH) == []
 
 
+def chunk_states(ledger: Ledger, model: str) -> list[str]:
+    with ledger.database.read() as connection:
+        return list(connection.execute(text("SELECT state FROM chunk WHERE model = :m"), {"m": model}).scalars())
+
+
+def test_a_chunk_that_lacks_only_its_end_is_done_at_expiry(each_ledger: Ledger) -> None:
+    ledger = each_ledger
+    submit(ledger, prompts=2)
+    assert do(ledger, take(ledger, "a")[0])
+    expire(ledger)
+    swept = ledger.sweeper.sweep(10)
+    assert (swept.closed, swept.requeued, chunk_states(ledger, "a")) == (1, 0, ["done"])
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_what_is_held_at_a_cancel_ends_cancelled(each_ledger: Ledger, lives: bool) -> None:
+    ledger = each_ledger
+    if lives:
+        register(ledger)
+    run = submit(ledger, prompts=2)
+    held = take(ledger, "a")[0]
+    ledger.control.cancel(run.id)
+    assert chunk_states(ledger, "a") == (["leased"] if lives else ["cancelled"])
+    if lives:
+        with ledger.database.write() as connection:
+            connection.execute(text("UPDATE chunk SET lease_until = lease_until - 20 WHERE state = 'leased'"))
+        with ledger.database.read() as connection:
+            until = connection.execute(text("SELECT max(lease_until) FROM chunk")).scalar_one()
+        assert ledger.chunks.renew(held) is Lease.CANCELLED
+        with ledger.database.read() as connection:
+            assert connection.execute(text("SELECT max(lease_until) FROM chunk")).scalar_one() == until
+        expire(ledger)
+        ledger.sweeper.sweep(10)
+    run = ledger.runs.get(run.id)
+    assert (run.state, run.counts.cancelled, chunk_states(ledger, "a")) == (RunState.CANCELLED, 4, ["cancelled"])
+    assert run.finished is not None
+
+
 def test_cancelling_what_has_ended_changes_nothing(each_ledger: Ledger) -> None:
     ledger = each_ledger
     run = submit(ledger)
