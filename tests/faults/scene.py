@@ -23,6 +23,7 @@ from tasks.settings import ROOT, Settings
 from tasks.states import ChunkState, RunKind, WorkerState
 from tasks.supervisor import Child, Supervisor
 from tests.faults.checker import History, Verdict, check, completions
+from tests.faults.overheard import held_by
 from tests.faults.processes import Process, Redis, python, until
 
 MODEL = "sim"
@@ -240,9 +241,9 @@ class Scene:
 
     def _assert_no_text(self) -> None:
         """I10: no prompt in Redis and in no log."""
-        client = self.redis.client
-        marks = [texts[0].encode() for texts in self.history.attempted.values()]
-        held = b"".join(client.dump(key) or b"" for key in client.scan_iter())
+        firsts = [texts[0] for texts in self.history.attempted.values()]
+        marks = [form.encode() for text in firsts for form in (text, json.dumps(text)[1:-1])]
+        held = held_by(self.redis.client)
         logs = b"".join(process.log.read_bytes() for process in self.processes)
         for mark in marks:
             assert mark not in held and mark not in logs, "I10: no prompt text in Redis or in logs"
