@@ -56,7 +56,7 @@ class Interleavings(Truth):
     def beat(self) -> None:
         self.ledger.workers.register(Worker("w", "a", WorkerState.READY, "host", 1, "cpu", "", "float32", 8))
 
-    @precondition(lambda self: len(self.keys) < 3)
+    @precondition(lambda self: len(self.keys) < 4)
     @rule(prompts=st.integers(1, 4), size=st.integers(1, 3), samples=st.integers(1, 2), kind=st.sampled_from(RunKind))
     def submit(self, prompts: int, size: int, samples: int, kind: RunKind) -> None:
         new = NewRun(kind, "owner", dict.fromkeys(MODELS, size), {}, samples)
@@ -182,11 +182,13 @@ class Interleavings(Truth):
     def sweep(self, lost_after: float) -> None:
         self.ledger.sweeper.sweep(lost_after)
 
-    @precondition(lambda self: self.held)
-    @rule(which=SOME)
-    def is_overtaken(self, which: int) -> None:
+    @rule(model=st.sampled_from(MODELS))
+    def is_overtaken(self, model: str) -> None:
         """A worker whose lease ran out, and whose chunk most often another has by now, changes nothing of it."""
-        claim = pick(self.held, which)
+        self.take(model)
+        if not self.held:
+            return
+        claim = self.held[-1]
         self.wait(31.0)
         self.sweep(10.0)
         self.wait(5.0)
@@ -199,29 +201,34 @@ class Interleavings(Truth):
         self.hand_in(claim, 1, FinishReason.STOP, last=False)
         assert self.chunks() == before
 
-    @rule(model=st.sampled_from(MODELS), wish=st.sampled_from(["pause", "cancel"]))
-    def stop_amid(self, model: str, wish: str) -> None:
-        """Messages that arrive when their runs were stopped meanwhile."""
+    @precondition(lambda self: self.keys)
+    @rule(model=st.sampled_from(MODELS), which=SOME, wish=st.sampled_from(["pause", "pause", "cancel"]))
+    def stop_amid(self, model: str, which: int, wish: str) -> None:
+        """Messages that arrive when their run was stopped meanwhile."""
+        run_id = pick(list(self.keys), which)
         self.dispatch(model)
-        for run_id in list(self.keys):
-            self.wish(run_id, wish, 0)
+        self.wish(run_id, wish, 0)
         while self.messages:
             self.claim(0, again=False)
+        if wish == "pause":
+            self.wish(run_id, "resume", 0)
 
-    @precondition(lambda self: self.held)
-    @rule(which=SOME, released=st.booleans())
-    def retry_amid(self, which: int, released: bool) -> None:
+    @rule(model=st.sampled_from(MODELS), released=st.booleans())
+    def retry_amid(self, model: str, released: bool) -> None:
         """A retry when something has failed of a chunk that is still open."""
-        claim = pick(self.held, which)
+        self.take(model)
+        if not self.held:
+            return
+        claim = self.held[-1]
         self.hand_in(claim, 1, FinishReason.ERROR, last=False)
         if released:
-            self.end(which, "releases")
+            self.end(-1, "releases")
         if claim.run in self.keys:
             self.wish(claim.run, "retry", 0)
 
-    @rule(reason=st.sampled_from(["stop", "error"]), wish=st.sampled_from(["retry", "cancel", "pause"]))
-    def work_off(self, reason: str, wish: str) -> None:
-        """Do all that waits, well or badly; then somebody wants something of every run."""
+    @rule(reason=st.sampled_from(["stop", "error"]))
+    def work_off(self, reason: str) -> None:
+        """Do all that waits, well or badly; then everything that failed is to be done again."""
         self.wait(5.0)
         for model in MODELS:
             self.take(model)
@@ -229,8 +236,8 @@ class Interleavings(Truth):
                 self.finish(0, reason, separately=False)
         for one in self.chunks():
             assert one.state in WAITING or self.ledger.chunks.claim(one.id, "w") is None
-        for run_id in list(self.keys):
-            self.wish(run_id, wish, 0)
+        for run_id in self.keys:
+            self.wish(run_id, "retry", 0)
 
     @precondition(lambda self: self.keys)
     @rule(which=SOME, wish=st.sampled_from(WISHES), priority=SOME)
