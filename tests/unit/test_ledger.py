@@ -99,6 +99,18 @@ def test_who_was_overtaken_changes_nothing_of_the_new_lease(each_ledger: Ledger)
     assert do(ledger, new) and ledger.chunks.finish(new)
 
 
+def test_a_renewed_lease_holds_for_its_whole_time_again(each_ledger: Ledger) -> None:
+    ledger = each_ledger
+    submit(ledger, prompts=2)
+    held = take(ledger, "a")[0]
+    expire(ledger)
+    assert ledger.chunks.renew(held) is Lease.HELD
+    assert ledger.sweeper.sweep(10).requeued == 0
+    with ledger.database.read() as connection:
+        until = connection.execute(text("SELECT max(lease_until) FROM chunk")).scalar_one()
+    assert held.claimed + ledger.chunks.lease <= until <= ledger.clock() + ledger.chunks.lease
+
+
 def test_what_was_written_before_a_crash_is_not_done_again(each_ledger: Ledger) -> None:
     ledger = each_ledger
     run = submit(ledger, prompts=2)
