@@ -9,6 +9,7 @@ from tasks.errors import Conflict, InvalidInput, NotFound
 from tasks.ledger import Lease, Ledger
 from tasks.ledger.chunks import MAX_ATTEMPTS
 from tasks.ledger.records import Claim, Completion, Environment, NewPrompt, NewRun, Run, Worker
+from tasks.ledger.sweeper import Fate, fate_of
 from tasks.states import FinishReason, RunKind, RunState, WorkerState
 
 MADE_WITH = Environment("e1", {"torch": "2"})
@@ -164,6 +165,12 @@ def test_a_chunk_that_failed_twice_is_split_into_what_is_missing(each_ledger: Le
     singles = take(ledger, "a")
     assert [(claim.attempt, claim.missing) for claim in singles] == [(3, ((1, 0),)), (3, ((2, 0),))]
     assert ledger.runs.get(run.id).models["a"].pending == 2
+
+
+@pytest.mark.parametrize("attempt", [1, 2, 3])
+def test_what_a_cancelled_run_held_is_cancelled_however_often_it_failed(attempt: int) -> None:
+    assert fate_of(attempt, 2, 1, RunState.CANCELLED) is Fate.CANCELLED
+    assert fate_of(attempt, 2, 0, RunState.CANCELLED) is Fate.COMPLETE
 
 
 def test_nobody_claims_what_was_tried_three_times(each_ledger: Ledger) -> None:
