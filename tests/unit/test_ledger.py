@@ -289,6 +289,12 @@ def test_released_work_counts_no_attempt(each_ledger: Ledger) -> None:
     assert take(ledger, "a")[0].attempt == 1
 
 
+def test_a_failed_attempt_is_put_back_by_the_next_sweep(each_ledger: Ledger) -> None:
+    submit(each_ledger, prompts=1)
+    each_ledger.chunks.fail(take(each_ledger, "a")[0])
+    assert each_ledger.sweeper.sweep(10).requeued == 1
+
+
 def test_bad_submissions_leave_nothing(each_ledger: Ledger) -> None:
     ledger = each_ledger
     with pytest.raises(InvalidInput):
