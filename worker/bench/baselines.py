@@ -13,6 +13,7 @@ from worker.bench.models import open_model
 Run = Callable[[], dict[str, Any]]
 ONE_BY_ONE = 8  # prompts that are enough where they run one after the other
 CACHE_GIB = 2
+SHARE_OF_MEMORY = 0.1
 
 
 class NotInstalled(Exception):
@@ -62,10 +63,14 @@ def generate_batch(load: Load) -> Run:
     """transformers' own continuous batching, started once; it chooses itself how many prompts are in flight."""
     model, tokenizer = open_model(load)
     config = transformers.GenerationConfig(**_options(tokenizer, load))
+    # By default it takes nearly all memory of the machine for its cache.
+    memory = transformers.ContinuousBatchingConfig(max_memory_percent=SHARE_OF_MEMORY)
     inputs = tokenizer(make_prompts(tokenizer, load), add_special_tokens=False)["input_ids"]
 
     def run() -> int:
-        outputs = model.generate_batch(inputs=inputs, generation_config=config, persistent_manager=True)
+        outputs = model.generate_batch(
+            inputs=inputs, generation_config=config, continuous_batching_config=memory, persistent_manager=True
+        )
         return sum(len(output.generated_tokens) for output in outputs.values())
 
     return _timed(run)
