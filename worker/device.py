@@ -1,26 +1,8 @@
-"""Where a model runs: device, cores and number format."""
-
-import os
+"""Where a model runs: device and number format."""
 
 import torch
 
 from tasks.errors import ModelError
-
-
-def pin_cores(cores: tuple[int, ...]) -> int:
-    """Pin this thread to ``cores`` (none: leave it) and give torch as many threads; returns how many.
-
-    Raises `ModelError` for a core that this machine does not have.
-    """
-    if cores:
-        available = os.sched_getaffinity(0)
-        absent = sorted(set(cores) - available)
-        if absent:
-            raise ModelError(f"cores {absent} are not here; this machine offers {sorted(available)}. Correct cores.")
-        os.sched_setaffinity(0, cores)
-    threads = len(cores) or len(os.sched_getaffinity(0))
-    torch.set_num_threads(threads)
-    return threads
 
 
 def choose_device(wanted: str) -> torch.device:

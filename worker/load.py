@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 import time
 from typing import Any
@@ -13,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tasks.errors import ModelError
 from tasks.ledger.records import Environment
 from tasks.registry import ModelSpec
-from worker.device import choose_device, choose_dtype, device_name, pin_cores
+from worker.device import choose_device, choose_dtype, device_name
 from worker.engine import native
 from worker.engine.engine import ContinuousEngine
 from worker.loaded import LoadedModel
@@ -23,13 +24,14 @@ transformers.utils.logging.disable_progress_bar()
 DEFAULT_CONTEXT = 2048
 
 
-def load(spec: ModelSpec, cores: tuple[int, ...]) -> LoadedModel:
-    """Load weights and tokenizer and pin this thread to ``cores``; never runs code that comes with a model.
+def load(spec: ModelSpec) -> LoadedModel:
+    """Load weights and tokenizer, for as many threads as there are cores; never runs code that comes with a model.
 
     Raises `ModelError` with one line that says what is wrong.
     """
     started = time.monotonic()
-    threads = pin_cores(cores)
+    threads = len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
     device = choose_device(spec.device)
     dtype = choose_dtype(spec.dtype, device)
     options = {"revision": spec.revision} if spec.revision else {}

@@ -24,6 +24,7 @@ from tasks.locality import check_home
 from tasks.registry import ModelSpec
 from tasks.settings import Settings
 from tasks.states import RunKind, WorkerState
+from worker.cores import pin_cores
 from worker.loaded import LoadedModel
 from worker.loop import load_and_start
 from worker.pulse import Pulse
@@ -31,7 +32,7 @@ from worker.runner import THREADS, ChunkRunner
 
 logger = logging.getLogger(__name__)
 
-Load = Callable[[ModelSpec, tuple[int, ...]], LoadedModel]
+Load = Callable[[ModelSpec], LoadedModel]
 
 POOL_THREADS = sum(THREADS.values())
 RELEASE_SECONDS = 2.0  # for giving the leases back
@@ -40,7 +41,7 @@ LEAVE_SECONDS = 2.0  # for Celery to end by itself
 
 class WorkerProcess:
     def __init__(self, spec: ModelSpec, cores: tuple[int, ...], settings: Settings, load: Load):
-        """``load`` makes the model ready and pins its thread to the cores that it is given."""
+        """``load`` makes the model ready, on the cores that this process is then pinned to."""
         self.spec, self.cores, self.settings, self.load = spec, cores or spec.cores, settings, load
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.ledger = Ledger(settings)
@@ -50,7 +51,8 @@ class WorkerProcess:
         check_home(self.settings)
         self._register(WorkerState.LOADING)
         try:
-            model, loop = load_and_start(lambda: self.load(self.spec, self.cores))
+            pin_cores(self.cores)
+            model, loop = load_and_start(lambda: self.load(self.spec))
         except TouchstoneError as error:
             self.ledger.workers.beat(self.id, state=WorkerState.FAILED, error=error.message)
             raise

@@ -140,7 +140,7 @@ def die_once(file: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def load(spec: ModelSpec, cores: tuple[int, ...]) -> LoadedModel:
+def load(spec: ModelSpec) -> LoadedModel:
     step = float(os.environ.get("SIMULATED_STEP", "0.01"))
     environment = Environment("simulated", {"engine": "simulated"})
     return LoadedModel(SimulatedEngine(spec.slots, step), environment, "cpu", "none", 0.0)
