@@ -53,6 +53,19 @@ class Running:
             time.sleep(0.1)
         pytest.fail(f"run {run} has not ended within {seconds} s: {state}")
 
+    def wait_for_another(self, word: str, killed: int, seconds: float = 60.0) -> None:
+        """Until the supervisor has started the child anew and the web answers."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            anew = any(word in command and pid != killed for command, pid in self.children().items())
+            try:
+                if anew and self.call("/readyz")[0] == 200:
+                    return
+            except (urllib.error.URLError, ConnectionError):
+                anew = False
+            time.sleep(0.1)
+        pytest.fail(f"{word} was not started again within {seconds} s")
+
     def children(self) -> dict[str, int]:
         """Process ids of the supervised children, by what their command line says."""
         found = {}
