@@ -33,7 +33,7 @@ T = TypeVar("T")
 # Longest waits: for a lock, for an answer, for a process that sleeps inside a transaction.
 BUSY_SECONDS = 5.0
 STATEMENT_SECONDS = 30
-IDLE_SECONDS = 15
+IDLE_SECONDS = 6
 # A peer that vanished without a word (a pulled cable) is noticed after these seconds.
 SILENT_SECONDS = 10
 SERIALIZATION_FAILURE, DEADLOCK = "40001", "40P01"
