@@ -13,7 +13,7 @@ from tasks.registry import Registry
 from tasks.settings import Settings
 
 ENOUGH_BYTES = 2**30
-COMPILERS = ("c++", "g++", "clang++")
+COMPILERS = ("c++", "g++")
 FULL_SHARE = 0.7  # of Redis' memory, from which on it is worth a warning
 
 

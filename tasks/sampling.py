@@ -6,6 +6,7 @@ from typing import Any
 
 from tasks.errors import InvalidInput
 
+GREEDY_BELOW = 1e-6  # temperatures under it would overflow, and mean the most likely token anyway
 MAX_STOPS = 8
 MAX_STOP_CHARACTERS = 64
 
@@ -34,9 +35,9 @@ BOUNDS = {
 class Sampling:
     """Complete decoding settings of one request, applied in transformers' order.
 
-    ``temperature`` 0 is greedy; ``top_k`` 0, ``top_p`` 1, ``repetition_penalty`` 1 and ``no_repeat_ngram`` 0 are
-    off. ``stop`` strings end a completion and are not part of it. Random numbers depend on ``seed`` and the
-    position alone.
+    ``temperature`` 0 is greedy, and so is any below 0.000001; ``top_k`` 0, ``top_p`` 1, ``repetition_penalty`` 1 and
+    ``no_repeat_ngram`` 0 are off. ``stop`` strings end a completion and are not part of it. Random numbers depend on
+    ``seed`` and the position alone.
     """
 
     max_new_tokens: int = 64
@@ -90,6 +91,8 @@ def _check(name: str, value: Any, field: str) -> Any:
         raise InvalidInput(f"{field} must be {kind} from {bounds.low:g} to {bounds.high:g}.", field)
     if not bounds.low <= value <= bounds.high:  # false for NaN too
         raise InvalidInput(f"{field} must be {kind} from {bounds.low:g} to {bounds.high:g}.", field)
+    if name == "temperature" and value < GREEDY_BELOW:
+        return 0.0
     return int(value) if bounds.integer else float(value)
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from worker.engine import native
 from worker.engine.native import POSTS, Native
+from worker.engine.packed import pack
 
 POST_FUNCTIONS = {
     "none": nn.Identity(),
@@ -139,6 +140,24 @@ def test_extreme_numbers_do_not_break_the_functions_behind_a_layer(multiplying: 
         big, small, infinite, nothing, none = multiplying.linear(x, packed, None, 1, POSTS.index(post)).flatten()
         assert big == torch.tensor(1e4).bfloat16() and infinite == math.inf
         assert abs(small) < 1e-3 and nothing == 0 and none.isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_linear_layers_that_share_a_weight_are_packed_too(kernels: Native, dtype: torch.dtype) -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(16, 16, dtype=dtype), nn.Linear(16, 16, dtype=dtype)
+            self.second.weight = self.first.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(self.first(x))
+
+    model, x = Both(), torch.randn(3, 16).to(dtype)
+    with torch.inference_mode():
+        expected = model(x)
+        assert pack(model, kernels) == 2
+        assert (model(x) - expected).abs().max() <= 3 * CLOSE[dtype]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -157,6 +158,21 @@ def test_greedy_takes_the_first_of_the_most_likely(kernels: Native | None) -> No
     logits[2, [7, 300]] = 99.0
     choices = sample(logits, [Draw(Sampling(temperature=0.0), [1], 0)] * 5, kernels)
     assert [choice.token for choice in choices] == logits.argmax(-1).tolist() and choices[2].token == 7
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("settings", "alike"),
+    [({"repetition_penalty": 1.5}, [3, 3]), ({"no_repeat_ngram": 1}, [3, 3]), ({"no_repeat_ngram": 2}, [])],
+)
+def test_tokens_that_only_the_embedding_knows_are_passed_over(
+    settings: dict[str, Any], alike: list[int], kernels: Native | None
+) -> None:
+    logits = torch.randn(1, VOCABULARY)
+    logits[0, 3] = 99.0
+    beyond = [VOCABULARY, VOCABULARY + 5000, 3, VOCABULARY + 5000, 3, VOCABULARY]
+    asked = Sampling(temperature=0.0, **settings)
+    assert sample(logits, [Draw(asked, beyond, 0)], kernels) == sample(logits, [Draw(asked, alike, 0)], kernels)
 
 
 @BOTH

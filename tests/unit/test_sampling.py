@@ -44,5 +44,11 @@ def test_bad_settings_are_refused(given: Any) -> None:
         check_settings(given)
 
 
+@pytest.mark.parametrize("temperature", [0, 1e-45, 1e-40, 9e-7])
+def test_next_to_no_temperature_is_greedy(temperature: float) -> None:
+    assert merge({"temperature": temperature}) == Sampling(temperature=0.0)
+    assert merge({"temperature": 1e-6}).temperature == 1e-6
+
+
 def test_later_settings_win() -> None:
     assert merge({"top_k": 3, "stop": "x"}, {"top_k": 4}) == Sampling(top_k=4, stop=("x",))

@@ -182,7 +182,7 @@ class SlotCache:
         the last ``window`` positions are seen, if it is not 0.
         """
         layout = self.layout
-        native = self.kernel(key, value)
+        native = self.kernel(query, key, value)
         if native is not None:
             places = (*self.layer(layer, key, value), layout.slots, layout.positions)
             return native.attend(query[0], key[0], value[0], *places, scale, window)[None]
@@ -199,14 +199,16 @@ class SlotCache:
                 _attend_span(span, queries, keys, values, out, scale, window)
         return out.unsqueeze(0)
 
-    def kernel(self, key: Tensor, value: Tensor) -> Native | None:
-        """The engine's own code for such keys and values, if there is any."""
+    def kernel(self, query: Tensor, key: Tensor, value: Tensor) -> Native | None:
+        """The engine's own code for attention over these, if there is any."""
+        alike = key.shape == value.shape and query.dtype == key.dtype == value.dtype
+        rows = all(each.stride(3) == 1 for each in (query, key, value))
         fits = self.native is not None and self.native.attends(key.dtype, key.shape[3])
-        return self.native if fits and key.shape == value.shape else None
+        return self.native if fits and alike and rows else None
 
     def _dtype(self, new: Tensor) -> torch.dtype:
         """Torch attends slowly to narrow keys by single queries on a CPU; all else keeps the model's format."""
-        narrow_is_slow = new.device.type == "cpu" and self.kernel(new, new) is None
+        narrow_is_slow = new.device.type == "cpu" and self.kernel(new, new, new) is None
         return torch.float32 if narrow_is_slow else new.dtype
 
     def wipe(self, slot: int) -> None:

@@ -1,6 +1,7 @@
 """The engine's own kernels for the CPU: built once by the machine's C++ compiler, from the folder kernels.
 
-Without a compiler, or where the outcome is not what torch computes, there are none, and torch does the work.
+Without a compiler there are none, and torch does the work. It is GNU's that is asked for: torch's wheels bring GNU's
+OpenMP, and with another compiler's beside it two crews of threads would share the cores.
 """
 
 import ctypes
@@ -206,7 +207,7 @@ def load() -> Native | None:
     """The kernels, built if they are not there yet; None, with the reason in the log, where there are none."""
     if os.environ.get(OFF) == "0":
         return None
-    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++") or shutil.which("clang++")
+    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
     if compiler is None:
         logger.info("no C++ compiler is here, so torch's slower attention is used; install g++ for the engine's own")
         return None

@@ -110,7 +110,10 @@ def _leave_file(model: nn.Module) -> None:
         copies[place] = tensor.data = copied
     for layer in model.modules():
         if isinstance(layer, OneDnnLinear) and not layer.packed.is_mkldnn:
-            layer.packed = copies[layer.packed.data_ptr()]
+            place = layer.packed.data_ptr()
+            if place not in copies:  # shared by linear layers alone
+                copies[place] = layer.packed.clone()
+            layer.packed = copies[place]
 
 
 def multiplies_by_row(model: nn.Module) -> bool:

@@ -61,13 +61,13 @@ def _join_sums_with_norms(recorded: fx.GraphModule, native: Native) -> None:
     """Let one kernel compute a sum and the layer norm that is the first to use it."""
     for norm in recorded.graph.find_nodes(op="call_function", target=_aten.native_layer_norm.default):
         added, shape, *parameters, epsilon = norm.args
-        weights = [getattr(recorded, str(each.target), None) for each in parameters if isinstance(each, fx.Node)]
+        found = [getattr(recorded, str(each.target), None) for each in parameters if isinstance(each, fx.Node)]
+        weights = [each for each in found if isinstance(each, Tensor) and native.adds_norms(each)]
         if not (
-            _is_sum_of_equals(added)
+            len(weights) == 2
+            and _is_sum_of(added, weights[0].dtype)
             and norm is next(node for node in _following(added) if added in node.all_input_nodes)
             and len(shape) == 1
-            and len(weights) == 2
-            and all(isinstance(weight, Tensor) and native.adds_norms(weight) for weight in weights)
         ):
             continue
         with recorded.graph.inserting_before(norm):
@@ -84,15 +84,13 @@ def _join_sums_with_norms(recorded: fx.GraphModule, native: Native) -> None:
         recorded.graph.erase_node(added)
 
 
-def _is_sum_of_equals(node: Any) -> bool:
-    """Whether a node adds two tensors of the same shape and format."""
+def _is_sum_of(node: Any, dtype: torch.dtype) -> bool:
+    """Whether a node adds two tensors of the same shape and this format."""
     if not isinstance(node, fx.Node) or node.target is not _aten.add.Tensor or node.kwargs:
         return False
     values = [each.meta.get("val") if isinstance(each, fx.Node) else None for each in node.args]
-    one, other = values
-    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
-        return False
-    return one.dtype == other.dtype and [str(size) for size in one.shape] == [str(size) for size in other.shape]
+    tensors = [value for value in values if isinstance(value, Tensor) and value.dtype == dtype]
+    return len(tensors) == 2 and list(map(str, tensors[0].shape)) == list(map(str, tensors[1].shape))
 
 
 def _following(node: fx.Node) -> Iterator[fx.Node]:

@@ -106,7 +106,8 @@ def process(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     rows: list[int] = []
     banned: list[int] = []
     for row, draw in enumerate(draws):
-        tokens = repeating(draw.tokens, draw.sampling.no_repeat_ngram)
+        found = repeating(draw.tokens, draw.sampling.no_repeat_ngram)
+        tokens = [token for token in found if token < scores.shape[1]]
         rows += [row] * len(tokens)
         banned += tokens
     if rows:
@@ -116,8 +117,9 @@ def process(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
 
 def _penalize(scores: Tensor, draws: Sequence[Draw]) -> None:
     """Repetition penalty: logits of tokens seen are divided by it if positive, else multiplied (arXiv 1909.05858)."""
+    vocabulary = scores.shape[1]  # an embedding may know more tokens than the output layer
     penalized = [(row, draw) for row, draw in enumerate(draws) if draw.sampling.repetition_penalty != 1]
-    seen = [(row, token) for row, draw in penalized for token in set(draw.tokens)]
+    seen = [(row, token) for row, draw in penalized for token in set(draw.tokens) if token < vocabulary]
     if seen:
         rows, tokens = torch.tensor(seen).to(scores.device).unbind(1)
         factors = torch.tensor([draw.sampling.repetition_penalty for draw in draws]).to(scores.device)[rows]

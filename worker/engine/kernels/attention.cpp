@@ -39,15 +39,7 @@ inline Vector sums(Vector (&of)[LANES]) {
     constexpr Integers ODD = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
     for (int count = LANES; count > 1; count /= 2)
         for (int i = 0; i < count / 2; i++)
-#ifdef __clang__
-        {
-            const Vector one = of[2 * i], other = of[2 * i + 1];
-            of[i] = __builtin_shufflevector(one, other, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
-                    __builtin_shufflevector(one, other, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-        }
-#else
             of[i] = __builtin_shuffle(of[2 * i], of[2 * i + 1], EVEN) + __builtin_shuffle(of[2 * i], of[2 * i + 1], ODD);
-#endif
     return of[0];
 }
 

@@ -124,6 +124,7 @@ class Sampler {
             std::sort(seen_.begin(), seen_.end());
             seen_.erase(std::unique(seen_.begin(), seen_.end()), seen_.end());
             for (const int32_t token : seen_) {
+                if (token >= vocabulary_) continue;  // an embedding may know more tokens than the output layer
                 float &score = scores_[token];
                 score = score < 0 ? score * draw.penalty : score / draw.penalty;
             }
@@ -131,8 +132,9 @@ class Sampler {
         const int64_t size = draw.ngram, last = draw.count - size + 1;
         if (size == 0) return;
         for (int64_t at = 0; at < last; at++)
-            if (std::equal(draw.tokens + at, draw.tokens + at + size - 1, draw.tokens + last))
-                scores_[draw.tokens[at + size - 1]] = NOTHING;
+            if (const int32_t token = draw.tokens[at + size - 1];
+                token < vocabulary_ && std::equal(draw.tokens + at, draw.tokens + at + size - 1, draw.tokens + last))
+                scores_[token] = NOTHING;
     }
 
     // The highest score and the first token that has it; false where a score is no number or there is no finite one.

@@ -1,4 +1,4 @@
-// Sixteen floats at a time, in the vector types that GCC and Clang share; bfloat16 in and out.
+// Sixteen floats at a time, in GNU's vector types; bfloat16 in and out.
 
 #pragma once
 
