@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 
 class Isolation:
@@ -13,33 +13,27 @@ class Isolation:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._sharing = 0
+        self._running = 0
         self._alone = 0  # running alone, or waiting for it
 
-    @contextmanager
-    def shared(self) -> Iterator[None]:
+    def shared(self) -> AbstractContextManager[None]:
         """Run beside others; waits while one runs alone or waits to."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._alone)
-            self._sharing += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._sharing -= 1
-                self._changed.notify_all()
+        return self._run(alone=False)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Run with nothing beside; waits until the others have ended and lets no other begin."""
+        return self._run(alone=True)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Run with nothing beside; waits until the others have ended and lets no other begin."""
+    def _run(self, *, alone: bool) -> Iterator[None]:
         with self._changed:
-            self._alone += 1
-            self._changed.wait_for(lambda: not self._sharing)
-            self._sharing += 1
+            self._alone += alone
+            self._changed.wait_for(lambda: not (self._running if alone else self._alone))
+            self._running += 1
         try:
             yield
         finally:
             with self._changed:
-                self._sharing -= 1
-                self._alone -= 1
+                self._running -= 1
+                self._alone -= alone
                 self._changed.notify_all()

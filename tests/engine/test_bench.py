@@ -42,7 +42,29 @@ def test_a_program_that_is_not_installed_is_named() -> None:
     assert done.returncode == 1 and "pip install openvino-genai" in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["nothing"], [], ["engine", "--requests", "0", "--random-weights", "gpt2:4m"]])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "nowhere"], "holds no model"),
+        (["--random-weights", "gpt2:4m", "--device", "cuda:99"], "device 'cuda:99' is not here"),
+        (["--random-weights", "gpt2:4m", "--prompt-tokens", "5000"], "Shorten the prompt"),
+        (["--random-weights", "gpt2:4m", "--vllm", "--vllm-python", "nowhere"], "Correct that path"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_clear_line(arguments: list[str], words: str) -> None:
+    done = bench("engine", "--requests", "1", "--concurrency", "1", "--rounds", "1", *arguments)
+    assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nothing"],
+        [],
+        ["engine", "--requests", "0", "--random-weights", "gpt2:4m"],
+        ["engine", "--threads", "-3", "--model", "."],
+    ],
+)
 def test_a_bad_command_says_what_there_is(arguments: list[str]) -> None:
     done = bench(*arguments)
     assert done.returncode == 2 and "Traceback" not in done.stderr and done.stderr.strip()

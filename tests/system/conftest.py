@@ -53,6 +53,12 @@ class Running:
             time.sleep(0.1)
         pytest.fail(f"run {run} has not ended within {seconds} s: {state}")
 
+    def wait_until_some_are_done(self, run: str, seconds: float = 60.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not self.call(f"/api/runs/{run}")[1]["counts"]["done"]:
+            assert time.monotonic() < deadline, f"nothing of run {run} is done within {seconds} s"
+            time.sleep(0.02)
+
     def wait_for_another(self, word: str, killed: int, seconds: float = 60.0) -> None:
         """Until the supervisor has started the child anew and the web answers."""
         deadline = time.monotonic() + seconds

@@ -55,8 +55,7 @@ def page(running: Running, path: str) -> str:
 def test_a_child_that_is_killed_costs_nothing(running: Running, victim: str) -> None:
     word = {"tasks web": "gunicorn"}.get(victim, victim)
     run = running.call("/api/runs", {"prompts": [PROMPT] * 500})[1]["id"]
-    while not running.call(f"/api/runs/{run}")[1]["counts"]["done"]:
-        time.sleep(0.02)
+    running.wait_until_some_are_done(run)
     killed = running.child(word)
     os.kill(killed, signal.SIGKILL)
     # A web whose parent was killed answers a moment longer: what counts is the one that comes after.
@@ -69,11 +68,11 @@ def test_a_child_that_is_killed_costs_nothing(running: Running, victim: str) -> 
 
 def test_cancel_ends_a_run_and_adds_nothing_later(running: Running) -> None:
     run = running.call("/api/runs", {"prompts": [PROMPT] * 2000})[1]["id"]
-    time.sleep(1)
+    running.wait_until_some_are_done(run)
     running.call(f"/api/runs/{run}/cancel", {})
     state = running.wait(run, 15)
-    assert state["state"] == "cancelled" and state["counts"]["cancelled"] > 0
-    time.sleep(2)
+    assert state["state"] == "cancelled" and state["counts"]["cancelled"] > 0 and state["counts"]["done"] > 0
+    time.sleep(5)
     assert running.call(f"/api/runs/{run}")[1]["counts"] == state["counts"]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import transformers
 
+from tasks.errors import ConfigurationError
 from worker.bench.load import Load, make_prompts
 from worker.bench.models import open_model
 
@@ -16,7 +17,7 @@ CACHE_GIB = 2
 SHARE_OF_MEMORY = 0.1
 
 
-class NotInstalled(Exception):
+class NotInstalled(ConfigurationError):
     """A program to compare with is not here; the message says how to get it."""
 
 

@@ -8,11 +8,10 @@ import json
 import os
 import sys
 
-from worker.bench.baselines import BASELINES, NotInstalled
+from tasks.errors import TouchstoneError
+from worker.bench.baselines import BASELINES
 from worker.bench.load import Load
 from worker.bench.measure import environment, measure_engine, peak_rss
-
-EXIT_NOT_INSTALLED = 2
 
 
 def main() -> int:
@@ -21,12 +20,12 @@ def main() -> int:
         os.dup2(2, 1)
         try:
             run = measure_engine(load) if name == "engine" else BASELINES[name](load)
-        except NotInstalled as error:
-            sys.stderr.write(f"{error}\n")
-            return EXIT_NOT_INSTALLED
-        answers.write(json.dumps(environment()) + "\n")
-        for _ in sys.stdin:
-            answers.write(json.dumps(run() | {"peak_rss_bytes": peak_rss()}) + "\n")
+            answers.write(json.dumps(environment()) + "\n")
+            for _ in sys.stdin:
+                answers.write(json.dumps(run() | {"peak_rss_bytes": peak_rss()}) + "\n")
+        except TouchstoneError as error:
+            sys.stderr.write(f"{error.message}\n")
+            return 1
     return 0
 
 

@@ -40,12 +40,15 @@ class Contestant:
 
     def __init__(self, name: str, python: str, load: Load):
         self.name = name
-        self._process = subprocess.Popen(
-            [python, "-m", "worker.bench.contestant", name, json.dumps(asdict(load))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [python, "-m", "worker.bench.contestant", name, json.dumps(asdict(load))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        except OSError as error:
+            raise Failed(f"{name} cannot be started with {python}: {error.strerror}. Correct that path.") from error
         self.environment = self._answer()
 
     def run(self) -> dict[str, Any]:
@@ -78,7 +81,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--new-tokens", type=at_least_one, default=64)
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=0, help="0 leaves each its own choice")
+    parser.add_argument("--threads", type=natural, default=0, help="0 leaves each its own choice")
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--ignore-eos", action="store_true", help="always make all new tokens")
@@ -96,11 +99,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def natural(text: str, least: int = 0) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
+    return int(text)
+
+
 def at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
+    return natural(text, 1)
 
 
 def main(arguments: list[str]) -> int:

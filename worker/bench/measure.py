@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from tasks.errors import ModelError
 from tasks.sampling import Sampling
 from worker.bench.load import Load, make_prompts
 from worker.bench.models import open_model
@@ -69,8 +70,9 @@ def _run(engine: ContinuousEngine, load: Load, prompts: list[str]) -> dict[str, 
 
 
 def summarize(results: list[Result], submitted: dict[str, float], seconds: float) -> dict[str, Any]:
-    """Rates, and the times to the first token and between tokens, in seconds."""
-    assert all(result.error is None for result in results)
+    """Rates, and the times to the first token and between tokens, in seconds. Raises `ModelError` if one failed."""
+    if failed := next((result.error for result in results if result.error is not None), None):
+        raise ModelError(f"The load cannot be measured: {failed}")
     tokens = sum(result.output_tokens for result in results)
     first = [r.first_token - submitted[r.request_id] for r in results if r.first_token is not None]
     between = [

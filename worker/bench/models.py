@@ -1,6 +1,7 @@
 """Models to measure: from a folder, or of a known shape with random weights."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ from transformers import (
     Qwen3Config,
 )
 
+from tasks.errors import ModelError
 from worker.bench.load import Load
+from worker.device import choose_device
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FIRST_CHARACTER = 0x4E00
@@ -52,10 +55,13 @@ SIZES: dict[str, Callable[[], Any]] = {
 
 
 def open_model(load: Load) -> tuple[Any, Any]:
-    """Model and tokenizer of the load's folder."""
+    """Model and tokenizer of the load's folder. Raises `ModelError` for a device or a folder that is not there."""
+    device = choose_device(load.device)
+    if not (Path(load.model) / "config.json").is_file():
+        raise ModelError(f"{load.model} holds no model; give a folder as transformers saves it, with a config.json.")
     torch.set_num_threads(load.threads or torch.get_num_threads())
     model = AutoModelForCausalLM.from_pretrained(load.model, dtype=DTYPES[load.dtype], local_files_only=True)
-    return model.to(load.device).eval(), AutoTokenizer.from_pretrained(load.model, local_files_only=True)
+    return model.to(device).eval(), AutoTokenizer.from_pretrained(load.model, local_files_only=True)
 
 
 def save_random(name: str, dtype: str, folder: str) -> None:
