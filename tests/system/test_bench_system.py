@@ -57,7 +57,7 @@ def test_the_whole_is_measured_beside_the_engine(database: str) -> None:
     [
         ([], 2, "one of the arguments --model --random-weights is required"),
         (["--model", "nobody"], 3, "There is no model 'nobody'"),
-        (["--model", "poet-small", "--prompts", "0"], 2, "0 is less than 1"),
+        (["--model", "poet-small", "--prompts", "0"], 2, "'0' is no whole number from 1 on"),
         (["--model", "poet-small", "--database", "mysql://x/y"], 3, "SQLite or PostgreSQL"),
     ],
 )
