@@ -65,19 +65,19 @@ def test_attention_is_that_of_torch(
     # As GPT-2 hands them over: slices of one product, so that only the last dimension is contiguous.
     both = torch.randn(tokens, heads[0] + 2 * heads[1], dim, generator=generator).to(dtype).transpose(0, 1)
     query, key, value = both.split([heads[0], heads[1], heads[1]])
-    keys, values = torch.randn(2, len(spans), heads[1], capacity, dim, generator=generator).to(dtype)
+    keys, values = torch.randn(2, len(spans), capacity, heads[1], dim, generator=generator).to(dtype)
     slots = [slot for slot, (count, _) in enumerate(spans) for _ in range(count)]
     positions = [before + i for count, before in spans for i in range(count)]
     expected_keys, expected_values = keys.clone(), values.clone()
     for token, (slot, position) in enumerate(zip(slots, positions, strict=True)):
-        expected_keys[slot, :, position] = key[:, token]
-        expected_values[slot, :, position] = value[:, token]
+        expected_keys[slot, position] = key[:, token]
+        expected_values[slot, position] = value[:, token]
     places = (torch.tensor(slots, dtype=torch.int32), torch.tensor(positions, dtype=torch.int32))
     out = kernels.attend(query, key, value, keys, values, *places, dim**-0.5, window)
     assert torch.equal(keys, expected_keys) and torch.equal(values, expected_values)
     for token, (slot, position) in enumerate(zip(slots, positions, strict=True)):
         first = max(0, position + 1 - window) if window else 0
-        seen = [states[slot, :, first : position + 1].float() for states in (keys, values)]
+        seen = [states[slot, first : position + 1].transpose(0, 1).float() for states in (keys, values)]
         expected = nn.functional.scaled_dot_product_attention(
             query[:, token, None].float(), *(each.repeat_interleave(heads[0] // heads[1], 0) for each in seen)
         )
@@ -87,7 +87,7 @@ def test_attention_is_that_of_torch(
 def test_a_token_that_is_not_a_number_spoils_only_itself(kernels: Native) -> None:
     query = torch.randn(2, 2, 16)
     query[:, 1] = math.nan
-    keys, values = torch.zeros(2, 2, 2, 8, 16)
+    keys, values = torch.zeros(2, 2, 8, 2, 16)
     places = (torch.tensor([0, 1], dtype=torch.int32), torch.tensor([0, 0], dtype=torch.int32))
     out = kernels.attend(query, query, query, keys, values, *places, 1.0, 0)
     assert out[0].isfinite().all() and out[1].isnan().all()

@@ -53,7 +53,7 @@ class Layout:
     slots: Tensor = field(init=False)  # [tokens], int32
     positions: Tensor = field(init=False)  # [tokens], int32
     tokens: int = field(init=False)
-    _rows: tuple[tuple[int, int], Tensor] | None = None
+    _rows: tuple[int, Tensor] | None = None
     _groups: tuple[int, list[Group]] | None = None
 
     def __post_init__(self) -> None:
@@ -63,12 +63,10 @@ class Layout:
         self.positions = torch.tensor(positions, dtype=torch.int32).to(self.device, non_blocking=True)
         self.tokens = len(slots)
 
-    def rows(self, heads: int, capacity: int) -> Tensor:
-        """Where the tokens' keys go among ``[slots * heads * capacity]`` rows: ``[tokens * heads]``."""
-        if self._rows is None or self._rows[0] != (heads, capacity):
-            head = torch.arange(heads, device=self.device)
-            rows = (self.slots[:, None].long() * heads + head) * capacity + self.positions[:, None]
-            self._rows = (heads, capacity), rows.flatten()
+    def rows(self, capacity: int) -> Tensor:
+        """Where the tokens' keys go among ``[slots * capacity]`` rows: ``[tokens]``."""
+        if self._rows is None or self._rows[0] != capacity:
+            self._rows = capacity, self.slots.long() * capacity + self.positions
         return self._rows[1]
 
     def groups(self, bytes_per_position: int) -> list[Group]:
@@ -123,7 +121,7 @@ def _are_neighbours(one: Span, other: Span) -> bool:
 
 
 class SlotCache:
-    """Keys and values ``[slots, heads, capacity, head_dim]`` of each layer, made when a layer first writes.
+    """Keys and values ``[slots, capacity, heads, head_dim]`` of each layer, made when a layer first writes.
 
     The capacity follows the longest sequence, up to ``max_context``.
     """
@@ -149,28 +147,28 @@ class SlotCache:
     def copy(self, copy: Copy) -> None:
         for both in self._layers.values():
             for states in both:
-                states[copy.target, :, : copy.count] = states[copy.source, :, : copy.count]
+                states[copy.target, : copy.count] = states[copy.source, : copy.count]
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store the step's ``key`` and ``value`` ``[1, heads, tokens, head_dim]``; returns the whole layer's."""
         keys, values = self.layer(layer, key, value)
-        rows = self.layout.rows(key.shape[1], self.capacity)
+        rows = self.layout.rows(self.capacity)
         for states, new in ((keys, key), (values, value)):
-            used = new[0, :, : self.layout.tokens].transpose(0, 1).reshape(-1, new.shape[3])
-            states.view(-1, new.shape[3]).index_copy_(0, rows, used.to(states.dtype))
+            used = new[0, :, : self.layout.tokens].transpose(0, 1)
+            states.flatten(0, 1).index_copy_(0, rows, used.to(states.dtype))
         return keys, values
 
     def layer(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """A layer's keys and values, made or widened for ones like ``key`` and ``value`` where they are too small."""
         old = self._layers.get(layer)
-        if old is None or old[0].shape[2] < self.capacity:
+        if old is None or old[0].shape[1] < self.capacity:
             made = []
             for index, new in enumerate((key, value)):
-                shape = (self.slots, new.shape[1], self.capacity, new.shape[3])
+                shape = (self.slots, self.capacity, new.shape[1], new.shape[3])
                 # Zeros, not rubbish: a masked position counts for nothing only if it is finite.
                 states = torch.zeros(shape, dtype=self._dtype(new), device=new.device)
                 if old is not None:
-                    states[:, :, : old[index].shape[2]] = old[index]
+                    states[:, : old[index].shape[1]] = old[index]
                 made.append(states)
             self._layers[layer] = (made[0], made[1])
         return self._layers[layer]
@@ -192,7 +190,7 @@ class SlotCache:
         out = queries.new_zeros(queries.shape[0], queries.shape[1], values.shape[3])
         windowed = window > 0 and any(span.length > window for span in layout.spans)
         if not windowed:
-            for group in layout.groups(2 * keys.shape[1] * keys.shape[3] * keys.element_size()):
+            for group in layout.groups(2 * keys.shape[2] * keys.shape[3] * keys.element_size()):
                 _attend_singly(group, queries, keys, values, out, scale)
         for span in layout.spans:
             if windowed or span.count > 1:
@@ -264,11 +262,10 @@ def _attend_singly(group: Group, queries: Tensor, keys: Tensor, values: Tensor, 
     """One token a slot. Query heads that share a key head are taken as its queries, so that keys are read once."""
     count, longest = len(group.lengths), max(group.lengths)
     tokens, slots = slice(group.first, group.first + count), slice(group.slot, group.slot + count)
-    query = queries[tokens].reshape(count, keys.shape[1], -1, keys.shape[3]).to(keys.dtype)
+    query = queries[tokens].reshape(count, keys.shape[2], -1, keys.shape[3]).to(keys.dtype)
     mask = None if group.mask is None else group.mask.to(keys.dtype)
-    seen = scaled_dot_product_attention(
-        query, keys[slots, :, :longest], values[slots, :, :longest], attn_mask=mask, scale=scale
-    )
+    key, value = (states[slots, :longest].transpose(1, 2) for states in (keys, values))
+    seen = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
     out[tokens] = seen.reshape(count, -1, values.shape[3])
 
 
@@ -276,11 +273,11 @@ def _attend_span(
     span: Span, queries: Tensor, keys: Tensor, values: Tensor, out: Tensor, scale: float, window: int
 ) -> None:
     """Some tokens of one slot, each over the positions up to its own, the last ``window`` of them if it is not 0."""
-    heads = keys.shape[1]
+    heads = keys.shape[2]
     tokens = slice(span.first, span.first + span.count)
     start = span.length - span.count
     low = 0 if window == 0 else max(0, start + 1 - window)
-    key, value = keys[span.slot, :, low : span.length], values[span.slot, :, low : span.length]
+    key, value = (states[span.slot, low : span.length].transpose(0, 1) for states in (keys, values))
     shares = queries.shape[1] // heads
     query = queries[tokens].transpose(0, 1).to(keys.dtype)
     plain = shares == 1 and start == 0 and (window == 0 or span.length <= window)

@@ -43,6 +43,10 @@ class Detokenizer:
         unfinished = whole.endswith(REPLACEMENT) and len(self._window) - self._known <= LONGEST_CHARACTER
         return "" if unfinished else self._release(self._advance(whole), final=False)
 
+    def hold(self, token: int) -> None:
+        """Add a token whose text nobody asks for before `finish`."""
+        self._window.append(token)
+
     def finish(self) -> str:
         """What is left when no token follows."""
         return "" if self.stopped else self._release(self._advance(self._decode(self._window)), final=True)

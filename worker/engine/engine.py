@@ -13,9 +13,9 @@ from worker.engine.detokenizer import Detokenizer
 from worker.engine.native import Native
 from worker.engine.protocol import Delta, Event, Request
 from worker.engine.runner import ModelRunner
-from worker.engine.sampler import NO_TOKEN, Choice, Draw, sample
+from worker.engine.sampler import NO_TOKEN, Choice, sample
 from worker.engine.scheduler import Chunk, Plan, Scheduler
-from worker.engine.sequence import LATE
+from worker.engine.sequence import LATE, NO_TEXT
 from worker.engine.sequence import Sequence as Running
 
 Emit = Callable[[Event], None]
@@ -28,7 +28,6 @@ TOO_LONG = (
 NOTHING = "The prompt has no token that the model knows; write it differently."
 UNKNOWN_TOKEN = "The prompt has token {}, but the model knows only {}: tokenizer and model do not belong together."
 NO_CHOICE = "The model gave no usable probabilities for the next token; try other decoding settings or another dtype."
-NO_TEXT = "The model's token {} cannot be decoded: {}: {}"
 NO_MEMORY = "There is not enough memory for this prompt, even alone. Shorten it or ask for fewer tokens."
 _MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
@@ -216,7 +215,8 @@ class ContinuousEngine:
         logits = self._runner.run(chunks)
         between = time.perf_counter()
         sampling = [chunk for chunk in chunks if chunk.samples]
-        choices = dict(zip(map(id, sampling), sample(logits, list(map(_draw, sampling)), self._native), strict=True))
+        draws = [chunk.sequence.draw for chunk in sampling]
+        choices = dict(zip(map(id, sampling), sample(logits, draws, self._native), strict=True))
         self.timings.model += between - started
         self.timings.sample += time.perf_counter() - between
         return [(chunk, choices.get(id(chunk))) for chunk in chunks]
@@ -235,9 +235,7 @@ class ContinuousEngine:
                 sequence.push(choice.token, choice.logprob, self.ends)
             except Exception as error:
                 # A tokenizer may raise anything here, too.
-                self._fail(
-                    chunk, f"The model's token {choice.token} cannot be decoded: {type(error).__name__}: {error}"
-                )
+                self._fail(chunk, NO_TEXT.format(type(error).__name__, error))
 
     def _fail(self, chunk: Chunk, error: str) -> None:
         chunk.sequence.reason, chunk.sequence.error = FinishReason.ERROR, error
@@ -256,11 +254,6 @@ class ContinuousEngine:
         self._runner.reset(self.slots)
         self._scheduler.resize(self.slots)
         return failed
-
-
-def _draw(chunk: Chunk) -> Draw:
-    request = chunk.sequence.request
-    return Draw(request.sampling, chunk.sequence.tokens, chunk.sequence.made, request.logprobs)
 
 
 def _note_start(chunks: Sequence[Chunk]) -> None:

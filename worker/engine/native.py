@@ -107,7 +107,7 @@ class Native:
         """Write the tokens' keys and values, then attend; returns ``[tokens, query_heads, dim]``.
 
         ``query`` ``[query_heads, tokens, dim]``, ``key`` and ``value`` ``[heads, tokens, dim]`` with any strides but
-        the last; the cache ``[slots, heads, capacity, dim]``; ``slots`` and ``positions`` ``[tokens]`` int32.
+        the last; the cache ``[slots, capacity, heads, dim]``; ``slots`` and ``positions`` ``[tokens]`` int32.
         ``window`` 0 is none. Tokens beyond those of ``slots`` belong to nobody; their outcome is 0.
         """
         heads, rows, dim = query.shape
@@ -115,7 +115,7 @@ class Native:
         out = query.new_empty(rows, heads, dim) if rows == tokens else query.new_zeros(rows, heads, dim)
         call = _Attention(
             *(each.data_ptr() for each in (query, key, value, out, keys, values, slots, positions)),
-            *(tokens, heads, key.shape[0], keys.shape[2], dim, window),
+            *(tokens, heads, key.shape[0], keys.shape[1], dim, window),
             *(_Strides(each.stride(1), each.stride(0)) for each in (query, key, value)),
             scale,
             torch.get_num_threads(),

@@ -8,7 +8,7 @@ there is one; what stands here is for accelerators and for machines without a co
 
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -24,14 +24,34 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _WORD = 2**64 - 1
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Draw:
-    """What a row's next token depends on beside its logits: ``tokens`` read so far, ``made`` of them sampled."""
+    """What a row's next token depends on beside its logits: ``tokens`` read so far, ``made`` of them sampled.
+
+    The same one serves all tokens of a sequence, and so does its row for the kernel.
+    """
 
     sampling: Sampling
     tokens: Sequence[int]
-    made: int
+    made: int = 0
     wants_logprob: bool = False
+    _row: DrawRow = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        s = self.sampling
+        settings = (s.temperature, s.top_p, s.repetition_penalty, s.top_k, s.no_repeat_ngram)
+        self._row = DrawRow(None, 0, s.seed, 0, *settings, self.wants_logprob)
+        self._looks_back = s.repetition_penalty != 1 or s.no_repeat_ngram > 0
+
+    def row(self, arrays: list["array[int]"]) -> DrawRow:
+        """For the kernel; what it points to is put into ``arrays``, which must live until the kernel has read it."""
+        row = self._row
+        row.count = len(self.tokens)
+        row.position = self.made
+        if self._looks_back and self.tokens:
+            arrays.append(array("i", self.tokens))
+            row.tokens = arrays[-1].buffer_info()[0]
+        return row
 
 
 class Choice(NamedTuple):
@@ -56,33 +76,12 @@ class Candidates:
 def sample(logits: Tensor, draws: Sequence[Draw], native: Native | None = None) -> list[Choice]:
     """A choice for each row of ``logits`` ``[rows, vocabulary]``."""
     if native is not None and native.samples(logits.dtype):
-        # The arrays must live until the kernel has read them.
-        seen = [array("i", draw.tokens) if _looks_back(draw.sampling) else None for draw in draws]
-        tokens, logprobs = native.sample(logits, list(map(_row, draws, seen)))
+        arrays: list[array[int]] = []
+        tokens, logprobs = native.sample(logits, [draw.row(arrays) for draw in draws])
     else:
         tokens = _sample(logits, draws)
         logprobs = _logprobs(logits, tokens) if any(draw.wants_logprob for draw in draws) else [0.0] * len(draws)
     return [Choice(t, p if draw.wants_logprob else None) for t, p, draw in zip(tokens, logprobs, draws, strict=True)]
-
-
-def _looks_back(sampling: Sampling) -> bool:
-    return sampling.repetition_penalty != 1 or sampling.no_repeat_ngram > 0
-
-
-def _row(draw: Draw, seen: "array[int] | None") -> DrawRow:
-    sampling = draw.sampling
-    return DrawRow(
-        seen.buffer_info()[0] if seen else None,
-        len(draw.tokens),
-        sampling.seed,
-        draw.made,
-        sampling.temperature,
-        sampling.top_p,
-        sampling.repetition_penalty,
-        sampling.top_k,
-        sampling.no_repeat_ngram,
-        draw.wants_logprob,
-    )
 
 
 def _logprobs(logits: Tensor, tokens: list[int]) -> list[float]:

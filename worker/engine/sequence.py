@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from tasks.states import FinishReason
 from worker.engine.detokenizer import Detokenizer
 from worker.engine.protocol import Request, Result
+from worker.engine.sampler import Draw
 
+NO_TEXT = "The model's tokens cannot be decoded: {}: {}"
 LATE = "The deadline passed before the completion ended; allow more time or fewer tokens."
 
 
@@ -27,6 +29,7 @@ class Sequence:
     limit_reason: FinishReason
     text: Detokenizer
     prompt_tokens: int = field(init=False)
+    draw: Draw = field(init=False)
     slot: int = -1
     cached: int = 0
     batch_size: int = 0
@@ -40,6 +43,8 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self.prompt_tokens = len(self.tokens)
+        self.draw = Draw(self.request.sampling, self.tokens, wants_logprob=self.request.logprobs)
+        self._is_read = self.request.streams or bool(self.request.sampling.stop)
 
     @property
     def urgency(self) -> tuple[int, int]:
@@ -63,9 +68,13 @@ class Sequence:
             self.end(FinishReason.STOP)
             return
         self.tokens.append(token)
+        self.draw.made += 1
         if logprob is not None:
             self.logprobs.append(logprob)
-        self._unseen.append(self.text.push(token))
+        if self._is_read:
+            self._unseen.append(self.text.push(token))
+        else:
+            self.text.hold(token)
         if self.text.stopped:
             self.reason = FinishReason.STOP_STRING
         elif self.made >= self.limit:
@@ -74,7 +83,11 @@ class Sequence:
     def end(self, reason: FinishReason, error: str | None = None) -> None:
         """End the sequence with the text it has."""
         self.reason, self.error = reason, error
-        self._unseen.append(self.text.finish())
+        try:
+            self._unseen.append(self.text.finish())
+        except Exception as failure:
+            # A tokenizer may raise anything; it is this sequence's failure and nobody else's.
+            self.reason, self.error = FinishReason.ERROR, NO_TEXT.format(type(failure).__name__, failure)
 
     def take_text(self) -> str:
         """Text that has come since the last call."""

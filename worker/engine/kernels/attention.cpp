@@ -1,10 +1,11 @@
 // Attention of a step's tokens over the slot cache.
 //
-// Keys and values lie as [slots, heads, capacity, dim]. A token costs one reading of the keys and values up to its own
+// Keys and values lie as [slots, capacity, heads, dim]. A token costs one reading of the keys and values up to its own
 // position: no padding, no mask. Sums are kept in float whatever the cache holds, and none depends on the other tokens
 // of the step.
 
 #include <algorithm>
+#include <atomic>
 #include <type_traits>
 #include <vector>
 
@@ -23,7 +24,7 @@ struct Strides {
 struct Attention {
     const void *query, *key, *value;  // [tokens, heads, dim] and [tokens, key_heads, dim], by their strides
     void *out;                        // [tokens, heads, dim], contiguous
-    void *keys, *values;              // [slots, key_heads, capacity, dim]
+    void *keys, *values;              // [slots, capacity, key_heads, dim]
     const int32_t *slots, *positions;  // [tokens]
     int64_t tokens, heads, key_heads, capacity, dim, window;
     Strides of_query, of_key, of_value;
@@ -83,83 +84,195 @@ template <typename T, int VECTORS>
 using QueryOf = Query<T, VECTORS>;
 #endif
 
-template <int DIM, typename T>
-inline void prefetch(const T *row) {  // once: keys and values are not used again in a step
-    for (size_t byte = 0; byte < DIM * sizeof(T); byte += 64)
-        __builtin_prefetch(reinterpret_cast<const char *>(row) + byte, 0, 0);
-}
-
+// Keys or values that are needed soon, in sixteen steps, each a head of one position. It is never nothing: with no
+// branch in their loops the products are a tenth faster.
 template <typename T>
-inline T *history(void *states, const Attention &call, int64_t token, int64_t head) {
-    return static_cast<T *>(states) + (call.slots[token] * call.key_heads + head) * call.capacity * call.dim;
+struct Ahead {
+    const T *from;
+    int64_t step;
+
+    template <int DIM>
+    void fetch(int64_t at) const {
+        for (size_t byte = 0; byte < DIM * sizeof(T); byte += 64)
+            __builtin_prefetch(reinterpret_cast<const char *>(from + at * step) + byte, 0, 0);
+    }
+};
+
+// Where a sum of weighted values grows: [dim] floats, in the order that `finish` undoes.
+template <typename T, int VECTORS, typename = void>
+struct Mixture {
+    static void add(float *to, const T *values, int64_t row, const float *weights, int count,
+                    const Ahead<T> &ahead) {
+        Vector parts[VECTORS];
+        for (int v = 0; v < VECTORS; v++) parts[v] = load(to + v * LANES);
+        for (int i = 0; i < count; i++) {
+            ahead.template fetch<VECTORS * LANES>(i);
+            for (int v = 0; v < VECTORS; v++) parts[v] += weights[i] * load(values + i * row + v * LANES);
+        }
+        for (int v = 0; v < VECTORS; v++) store(to + v * LANES, parts[v]);
+    }
+
+    static void finish(const float *from, T *to) {
+        for (int v = 0; v < VECTORS; v++) store(to + v * LANES, load(from + v * LANES));
+    }
+};
+
+// Two neighbours are taken apart by a shift and a mask, which is half the work of widening each.
+template <int VECTORS>
+struct Mixture<BFloat16, VECTORS, std::enable_if_t<VECTORS % 2 == 0>> {
+    static void add(float *to, const BFloat16 *values, int64_t row, const float *weights, int count,
+                    const Ahead<BFloat16> &ahead) {
+        Vector parts[VECTORS];
+        for (int v = 0; v < VECTORS; v++) parts[v] = load(to + v * LANES);
+        for (int i = 0; i < count; i++) {
+            ahead.template fetch<VECTORS * LANES>(i);
+            for (int v = 0; v < VECTORS; v += 2) {
+                Words both;
+                std::memcpy(&both, values + i * row + v * LANES, sizeof both);
+                parts[v] += weights[i] * reinterpret_cast<Vector>(both << 16);
+                parts[v + 1] += weights[i] * reinterpret_cast<Vector>(both & 0xffff0000u);
+            }
+        }
+        for (int v = 0; v < VECTORS; v++) store(to + v * LANES, parts[v]);
+    }
+
+    static void finish(const float *from, BFloat16 *to) {
+        for (int v = 0; v < VECTORS; v += 2) {
+            BFloat16 apart[2][LANES], together[2 * LANES];
+            for (int i = 0; i < 2; i++) store(apart[i], load(from + (v + i) * LANES));
+            for (int i = 0; i < 2 * LANES; i++) together[i] = apart[i % 2][i / 2];
+            std::memcpy(to + v * LANES, together, sizeof together);
+        }
+    }
+};
+
+// Scores to weights that add up to 1.
+inline void soften(float *scores, int64_t blocks) {
+    Vector most = load(scores);
+    for (int64_t block = 1; block < blocks; block++) {
+        const Vector found = load(scores + block * LANES);
+        most = found > most ? found : most;
+    }
+    const Vector top = all(maximum(most));
+    Vector total = {};
+    for (int64_t block = 0; block < blocks; block++) {
+        const Vector weight = exponential(load(scores + block * LANES) - top);
+        total += weight;
+        store(scores + block * LANES, weight);
+    }
+    const float factor = 1.0f / sum(total);
+    for (int64_t block = 0; block < blocks; block++)
+        store(scores + block * LANES, load(scores + block * LANES) * factor);
 }
 
+// Some key heads of a token, and the positions that it sees.
+struct Part {
+    int64_t token, first, last, start, count;
+
+    Part(const Attention &call, int64_t item, int64_t parts) {
+        token = item / parts;
+        first = item % parts * call.key_heads / parts;
+        last = (item % parts + 1) * call.key_heads / parts;
+        const int64_t end = call.positions[token] + 1;
+        start = call.window && end > call.window ? end - call.window : 0;
+        count = end - start;
+    }
+
+    template <typename T>
+    const T *in(const void *states, const Attention &call) const {
+        const int64_t position = call.slots[token] * call.capacity + start;
+        return static_cast<const T *>(states) + position * call.key_heads * call.dim;
+    }
+
+    int64_t blocks() const { return (count + LANES - 1) / LANES; }
+    int64_t rows(int64_t block) const { return std::min<int64_t>(count - block * LANES, LANES); }
+
+    // A block of keys or values: all heads as they lie in memory, or one head of position after position.
+    template <typename T>
+    Ahead<T> ahead(const T *states, int64_t block, int64_t head, const Attention &call) const {
+        const int64_t row = call.key_heads * call.dim, heads = last - first;
+        const T *from = states + block * LANES * row;
+        if (heads < call.key_heads) return {from + head * call.dim, row};
+        return {from + head * rows(block) * call.dim, rows(block) * call.dim / LANES};
+    }
+};
+
+// Keys and values are read block by block, in the order in which they lie; what is read next is fetched meanwhile.
 template <typename T, int VECTORS>
-void attend_one(const Attention &call, int64_t token, int64_t head) {
+void attend_part(const Attention &call, const Part &part, const Part *following) {
     constexpr int DIM = VECTORS * LANES;
-    static thread_local std::vector<float> scores;
-    const int64_t end = call.positions[token] + 1;
-    const int64_t start = call.window && end > call.window ? end - call.window : 0;
-    const int64_t count = end - start;
-    if (static_cast<int64_t>(scores.size()) < count + LANES) scores.resize(2 * count + LANES);
-    const T *keys = history<T>(call.keys, call, token, head) + start * DIM;
-    const T *values = history<T>(call.values, call, token, head) + start * DIM;
-    const int64_t shares = call.heads / call.key_heads;
-    for (int64_t share = 0; share < shares; share++) {
-        const int64_t query_head = head * shares + share;
-        const QueryOf<T, VECTORS> query(static_cast<const T *>(call.query) + token * call.of_query.token +
-                                        query_head * call.of_query.head);
-        Vector most = all(LEAST);
-        for (int64_t at = 0; at < count; at += LANES) {
+    static thread_local std::vector<float> memory;
+    const int64_t blocks = part.blocks(), length = blocks * LANES, row = call.key_heads * DIM;
+    const int64_t shares = call.heads / call.key_heads, heads = (part.last - part.first) * shares;
+    if (static_cast<int64_t>(memory.size()) < heads * (length + DIM)) memory.resize(heads * (2 * length + DIM));
+    float *scores = memory.data(), *mixed = scores + heads * length;
+    const T *keys = part.in<T>(call.keys, call), *values = part.in<T>(call.values, call);
+    for (int64_t block = 0; block < blocks; block++) {
+        int64_t offsets[LANES];
+        for (int i = 0; i < LANES; i++) offsets[i] = (block * LANES + std::min<int64_t>(i, part.rows(block) - 1)) * row;
+        const Integers is_real = ORDER < static_cast<int32_t>(part.rows(block));
+        for (int64_t head = 0; head < heads; head++) {
+            const int64_t key_head = part.first + head / shares;
+            const QueryOf<T, VECTORS> query(static_cast<const T *>(call.query) + part.token * call.of_query.token +
+                                            (part.first * shares + head) * call.of_query.head);
+            Ahead<T> ahead{keys, 0};
+            if (head % shares == 0)
+                ahead = block + 1 < blocks ? part.ahead(keys, block + 1, key_head, call)
+                                           : part.ahead(values, 0, key_head, call);
             Vector products[LANES];
             for (int i = 0; i < LANES; i++) {
-                const int64_t row = std::min(at + i, count - 1) * DIM;
-                products[i] = query * (keys + row);
-                prefetch<DIM>(values + row);
+                products[i] = query * (keys + offsets[i] + key_head * DIM);
+                ahead.template fetch<DIM>(i);
             }
-            Vector found = sums(products) * call.scale;
-            const Integers real = ORDER < static_cast<int32_t>(count - at);
-            found = real ? found : all(LEAST);
-            store(&scores[at], found);
-            most = found > most ? found : most;
+            const Vector found = sums(products) * call.scale;
+            store(scores + head * length + block * LANES, is_real ? found : all(LEAST));
         }
-        const Vector top = all(maximum(most));
-        Vector total = {};
-        for (int64_t at = 0; at < count; at += LANES) {
-            const Vector weight = exponential(load(&scores[at]) - top);
-            total += weight;
-            store(&scores[at], weight);
-        }
-        Vector mixed[VECTORS] = {};
-        for (int64_t at = 0; at < count; at++) {
-            for (int v = 0; v < VECTORS; v++) mixed[v] += scores[at] * load(values + at * DIM + v * LANES);
-            prefetch<DIM>(keys + (call.capacity + at) * DIM);  // of the next head, where there is one
-        }
-        const float whole = 1.0f / sum(total);
-        T *to = static_cast<T *>(call.out) + (token * call.heads + query_head) * DIM;
-        for (int v = 0; v < VECTORS; v++) store(to + v * LANES, mixed[v] * whole);
     }
+    for (int64_t head = 0; head < heads; head++) {
+        float *sum = mixed + head * DIM;
+        for (int at = 0; at < DIM; at++) sum[at] = 0.0f;
+        soften(scores + head * length, blocks);
+    }
+    for (int64_t block = 0; block < blocks; block++)
+        for (int64_t head = 0; head < heads; head++) {
+            const int64_t key_head = part.first + head / shares;
+            Ahead<T> ahead{values, 0};
+            if (head % shares == 0 && block + 1 < blocks)
+                ahead = part.ahead(values, block + 1, key_head, call);
+            else if (head % shares == 0 && following)
+                ahead = following->ahead(following->in<T>(call.keys, call), 0, following->first + head / shares, call);
+            Mixture<T, VECTORS>::add(mixed + head * DIM, values + block * LANES * row + key_head * DIM, row,
+                                     scores + head * length + block * LANES, part.rows(block), ahead);
+        }
+    T *out = static_cast<T *>(call.out) + (part.token * call.heads + part.first * shares) * DIM;
+    for (int64_t head = 0; head < heads; head++) Mixture<T, VECTORS>::finish(mixed + head * DIM, out + head * DIM);
+}
+
+// The step's keys or values go to their places.
+template <typename T>
+void keep(const Attention &call, const void *from, const Strides &strides, void *states, int64_t token) {
+    const int64_t position = call.slots[token] * call.capacity + call.positions[token];
+    for (int64_t head = 0; head < call.key_heads; head++)
+        std::memcpy(static_cast<T *>(states) + (position * call.key_heads + head) * call.dim,
+                    static_cast<const T *>(from) + token * strides.token + head * strides.head, call.dim * sizeof(T));
 }
 
 template <typename T, int VECTORS>
 void attend_all(const Attention &call) {
-    constexpr int DIM = VECTORS * LANES;
+    const int64_t parts = call.tokens < 4 * call.threads ? call.key_heads : 1, items = call.tokens * parts;
+    std::atomic<int64_t> taken{0};
 #pragma omp parallel num_threads(call.threads)
     {
 #pragma omp for schedule(static)
-        for (int64_t token = 0; token < call.tokens; token++)
-            for (int64_t head = 0; head < call.key_heads; head++) {
-                const int64_t at = static_cast<int64_t>(call.positions[token]) * DIM;
-                std::memcpy(history<T>(call.keys, call, token, head) + at,
-                            static_cast<const T *>(call.key) + token * call.of_key.token + head * call.of_key.head,
-                            DIM * sizeof(T));
-                std::memcpy(history<T>(call.values, call, token, head) + at,
-                            static_cast<const T *>(call.value) + token * call.of_value.token + head * call.of_value.head,
-                            DIM * sizeof(T));
-            }
-#pragma omp for schedule(dynamic, 4)
-        for (int64_t item = 0; item < call.tokens * call.key_heads; item++)
-            attend_one<T, VECTORS>(call, item / call.key_heads, item % call.key_heads);
+        for (int64_t token = 0; token < call.tokens; token++) {
+            keep<T>(call, call.key, call.of_key, call.keys, token);
+            keep<T>(call, call.value, call.of_value, call.values, token);
+        }
+        for (int64_t item = taken++, next; item < items; item = next) {
+            next = taken++;
+            const Part part(call, item, parts), following(call, std::min(next, items - 1), parts);
+            attend_part<T, VECTORS>(call, part, next < items ? &following : nullptr);
+        }
     }
 }
 

@@ -55,7 +55,7 @@ struct Cut {
 
 class Sampler {
   public:
-    explicit Sampler(int64_t vocabulary) : vocabulary_(vocabulary), scores_((vocabulary + LANES - 1) / LANES * LANES) {}
+    explicit Sampler(int64_t vocabulary) : vocabulary_(vocabulary) {}
 
     template <typename T>
     int32_t sample(const T *logits, const Draw &draw, float *logprob) {
@@ -74,23 +74,28 @@ class Sampler {
     }
 
   private:
-    // Greedy choice, which needs no copy of the scores.
+    // Greedy choice, which needs no copy of the scores. Two searches at once wait less for each other's comparisons.
     template <typename T>
     int32_t most_likely(const T *logits) const {
-        Vector most = all(NOTHING);
-        Integers none = {};
-        for (int64_t at = 0; at < vocabulary_; at += LANES) {
-            const Vector found = scores_at(logits, at);
-            most = found > most ? found : most;
-            none |= found != found;
-        }
-        const float best = maximum(most);
+        Vector most[2] = {all(NOTHING), all(NOTHING)};
+        Integers where[2] = {}, none = {};
+        for (int64_t at = 0; at < vocabulary_; at += 2 * LANES)
+            for (int i = 0; i < 2; i++) {
+                const int64_t from = at + i * LANES;
+                if (from >= vocabulary_) break;
+                const Vector found = scores_at(logits, from);
+                const Integers better = found > most[i];
+                most[i] = better ? found : most[i];
+                where[i] = better ? Integers{} + static_cast<int32_t>(from) : where[i];
+                none |= found != found;
+            }
+        const float best = std::max(maximum(most[0]), maximum(most[1]));
         if (any(none) || !std::isfinite(best)) return NO_TOKEN;
-        int64_t at = 0;
-        while (!any(scores_at(logits, at) == best)) at += LANES;
-        const Vector found = scores_at(logits, at);
-        while (found[at % LANES] != best) at++;
-        return static_cast<int32_t>(at);
+        int32_t first = std::numeric_limits<int32_t>::max();
+        for (int i = 0; i < 2; i++)
+            for (int lane = 0; lane < LANES; lane++)
+                if (most[i][lane] == best) first = std::min(first, where[i][lane] + lane);
+        return first;
     }
 
     template <typename T>
@@ -102,6 +107,7 @@ class Sampler {
 
     template <typename T>
     void widen(const T *logits) {
+        scores_.resize((vocabulary_ + LANES - 1) / LANES * LANES);
         for (int64_t at = 0; at < vocabulary_; at += LANES) store(&scores_[at], scores_at(logits, at));
     }
 
