@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import nn
 
-from worker.engine import native
+from worker.engine import compiler, native
 from worker.engine.native import POSTS, Native
 from worker.engine.packed import pack
 
@@ -189,5 +189,5 @@ def test_a_compiler_that_fails_leaves_torch_and_says_so(
 
 
 def test_they_can_be_switched_off(monkeypatch: pytest.MonkeyPatch, fresh: Path) -> None:
-    monkeypatch.setenv(native.OFF, "0")
+    monkeypatch.setenv(compiler.OFF, "0")
     assert native.load() is None

@@ -48,7 +48,9 @@ def measure_engine(load: Load) -> Callable[[], dict[str, Any]]:
 def _run(engine: ContinuousEngine, load: Load, prompts: list[str]) -> dict[str, Any]:
     gc.collect()
     sampling = Sampling(load.new_tokens, load.temperature, 0, load.top_p)
-    requests = [Request(str(i), prompt, sampling.for_completion(i, 0)) for i, prompt in enumerate(prompts)]
+    requests = [
+        Request(str(i), prompt, sampling.for_completion(i, 0), streams=False) for i, prompt in enumerate(prompts)
+    ]
     submitted: dict[str, float] = {}
     results: list[Result] = []
 

@@ -1,34 +1,19 @@
-"""The engine's own kernels for the CPU: built once by the machine's C++ compiler, from the folder kernels.
-
-Without a compiler there are none, and torch does the work. It is GNU's that is asked for: torch's wheels bring GNU's
-OpenMP, and with another compiler's beside it two crews of threads would share the cores.
-"""
+"""The engine's own kernels for the CPU, called with tensors. Without a compiler there are none: torch does the work."""
 
 import ctypes
 import functools
-import hashlib
-import logging
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
-logger = logging.getLogger(__name__)
+from worker.engine import compiler
 
-SOURCES = Path(__file__).with_name("kernels")
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
-WIDE = "-mprefer-vector-width=512"
-COMPILE_SECONDS = 120
 POSTS = ("none", "relu", "gelu_tanh", "gelu", "silu")
 LANES = 16
 DIMS = frozenset((16, 32, 48, 64, 80, 96, 128, 256))
-OFF = "TOUCHSTONE_NATIVE"
 
 _Pointer, _Long, _Int = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
 
@@ -65,6 +50,21 @@ class _AddNorm(ctypes.Structure):
     )
 
 
+class _Lookup(ctypes.Structure):
+    _fields_ = (
+        *((name, _Pointer) for name in ("table", "ids", "out")),
+        *((name, _Long) for name in ("rows", "known", "width")),
+        ("size", _Int),
+        ("threads", _Int),
+    )
+
+
+class Step(ctypes.Structure):
+    """A kernel and what it is called with."""
+
+    _fields_ = (("kernel", _Pointer), ("call", _Pointer))
+
+
 class DrawRow(ctypes.Structure):
     """What a row's next token depends on; ``tokens`` may be null where neither penalty nor n-gram needs them."""
 
@@ -83,7 +83,9 @@ class Native:
 
     def __init__(self, library: ctypes.CDLL):
         library.packed_size.restype = _Long
-        self._library = library
+        self.library = library
+        self._empty: Empty = _empty
+        self._calls: list[Call] | None = None
         self._attend = {torch.float32: library.attend_float32, torch.bfloat16: library.attend_bfloat16}
         self._sample = {torch.float32: library.sample_float32, torch.bfloat16: library.sample_bfloat16}
         self.multiplies = bool(library.multiplies_bfloat16())
@@ -112,7 +114,9 @@ class Native:
         """
         heads, rows, dim = query.shape
         tokens = len(slots)
-        out = query.new_empty(rows, heads, dim) if rows == tokens else query.new_zeros(rows, heads, dim)
+        out = self._empty((rows, heads, dim), query.dtype)
+        if rows > tokens:
+            out[tokens:] = 0
         call = _Attention(
             *(each.data_ptr() for each in (query, key, value, out, keys, values, slots, positions)),
             *(tokens, heads, key.shape[0], keys.shape[1], dim, window),
@@ -120,8 +124,7 @@ class Native:
             scale,
             torch.get_num_threads(),
         )
-        if self._attend[query.dtype](ctypes.byref(call)):
-            raise NotImplementedError(f"attention over keys of {dim} numbers")
+        self._make(self._attend[query.dtype], call)
         return out
 
     def samples(self, dtype: torch.dtype) -> bool:
@@ -147,8 +150,8 @@ class Native:
     def pack(self, weight: Tensor) -> Tensor:
         """A bfloat16 weight ``[outs, in]``, ``in`` even, in the layout that `linear` reads."""
         outs, inputs = weight.shape
-        packed = torch.empty(self._library.packed_size(_Long(outs), _Long(inputs)), dtype=weight.dtype)
-        self._library.pack_bfloat16(
+        packed = torch.empty(self.library.packed_size(_Long(outs), _Long(inputs)), dtype=weight.dtype)
+        self.library.pack_bfloat16(
             *(_Pointer(each.data_ptr()) for each in (weight, packed)),
             *(_Long(outs), _Long(inputs), _Int(torch.get_num_threads())),
         )
@@ -162,31 +165,39 @@ class Native:
         self, one: Tensor, other: Tensor, weight: Tensor, bias: Tensor, epsilon: float
     ) -> tuple[Tensor, Tensor]:
         """The sum of two tensors ``[…, width]`` and its layer norm, for a ``weight`` that `adds_norms`."""
-        one, other = one.contiguous(), other.contiguous()
-        added, normed = torch.empty_like(one), torch.empty_like(one)
+        one, other = self._whole(one), self._whole(other)
+        added, normed = (self._empty(tuple(one.shape), one.dtype) for _ in range(2))
         width = one.shape[-1]
         call = _AddNorm(
             *(each.data_ptr() for each in (one, other, weight, bias, added, normed)),
             *(one.numel() // width, width, epsilon, torch.get_num_threads()),
         )
-        self._library.add_norm_bfloat16(ctypes.byref(call))
+        self._make(self.library.add_norm_bfloat16, call)
         return added, normed
+
+    def lookup(self, table: Tensor, ids: Tensor) -> Tensor:
+        """Rows ``ids`` ``[…]`` of ``table`` ``[…, known, width]``, of which all but the last two sizes are 1."""
+        *ones, known, width = table.shape
+        out = self._empty((*ones, *ids.shape, width), table.dtype)
+        self._look_up(self.library.lookup, table, ids, out, known)
+        return out
 
     def embed(self, ids: Tensor, packed: Tensor, width: int) -> Tensor:
         """Rows ``ids`` ``[…]`` of a packed weight ``[any, width]``: ``[…, width]``."""
-        ids = ids.contiguous()
-        out = torch.empty(*ids.shape, width, dtype=packed.dtype)
-        self._library.embed_bfloat16(
-            *(_Pointer(each.data_ptr()) for each in (packed, ids, out)),
-            *(_Long(ids.numel()), _Long(width), _Int(torch.get_num_threads())),
-        )
+        out = self._empty((*ids.shape, width), packed.dtype)
+        self._look_up(self.library.lookup_packed, packed, ids, out, len(packed) // width)
         return out
+
+    def _look_up(self, kernel: Any, table: Tensor, ids: Tensor, out: Tensor, known: int) -> None:
+        places = (each.data_ptr() for each in (table, ids, out))
+        sizes = (ids.numel(), known, out.shape[-1], table.element_size())
+        self._make(kernel, _Lookup(*places, *sizes, torch.get_num_threads()))
 
     def linear(self, x: Tensor, packed: Tensor, bias: Tensor | None, outs: int, post: int) -> Tensor:
         """``post(x W' + b)`` for ``x`` ``[…, in]`` bfloat16; ``post`` is a place in ``POSTS``."""
-        x = x.contiguous()
+        x = self._whole(x)
         inputs = x.shape[-1]
-        out = torch.empty(*x.shape[:-1], outs, dtype=x.dtype)
+        out = self._empty((*x.shape[:-1], outs), x.dtype)
         call = _Linear(
             x.data_ptr(),
             packed.data_ptr(),
@@ -198,26 +209,58 @@ class Native:
             post,
             torch.get_num_threads(),
         )
-        self._library.linear_bfloat16(ctypes.byref(call))
+        self._make(self.library.linear_bfloat16, call)
         return out
+
+    @contextmanager
+    def recording(self, empty: "Empty") -> Iterator[list["Call"]]:
+        """Note the calls that are made meanwhile; what they write to comes from ``empty``."""
+        calls: list[Call] = []
+        self._empty, self._calls = empty, calls
+        try:
+            yield calls
+        finally:
+            self._empty, self._calls = _empty, None
+
+    def steps(self, calls: Sequence["Call"]) -> "ctypes.Array[Step]":
+        """What `replay` takes; ``calls`` must live as long."""
+        steps = (Step(ctypes.cast(kernel, _Pointer), ctypes.addressof(call)) for kernel, call in calls)
+        return (Step * len(calls))(*steps)
+
+    def replay(self, steps: "ctypes.Array[Step]") -> None:
+        """Make recorded calls again. Raises as the calls do."""
+        _check(self.library.replay(steps, _Long(len(steps))))
+
+    def _whole(self, tensor: Tensor) -> Tensor:
+        """The tensor, or a contiguous copy, which torch makes, so that it cannot be recorded."""
+        if self._calls is not None and not tensor.is_contiguous():
+            raise NotImplementedError("a tensor that is not contiguous cannot be read by recorded calls")
+        return tensor.contiguous()
+
+    def _make(self, kernel: Any, call: ctypes.Structure) -> None:
+        if self._calls is not None:
+            self._calls.append((kernel, call))
+        _check(kernel(ctypes.byref(call)))
+
+
+Call = tuple[Any, ctypes.Structure]  # a kernel and its arguments
+Empty = Callable[[tuple[int, ...], torch.dtype], Tensor]
+
+
+def _check(failed: int) -> None:
+    if failed:
+        raise IndexError("a kernel was asked for a row that its table does not have, or for a size it has no code for")
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype)
 
 
 @functools.cache
 def load() -> Native | None:
-    """The kernels, built if they are not there yet; None, with the reason in the log, where there are none."""
-    if os.environ.get(OFF) == "0":
-        return None
-    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
-    if compiler is None:
-        logger.info("no C++ compiler is here, so torch's slower attention is used; install g++ for the engine's own")
-        return None
-    try:
-        library = _built(compiler)
-        return Native(ctypes.CDLL(str(library)))
-    except (OSError, subprocess.SubprocessError, AttributeError) as error:
-        shown = getattr(error, "stderr", None) or str(error)
-        logger.warning("the engine's own kernels cannot be built, so torch's are used: %s", shown.strip()[-500:])
-        return None
+    """The kernels; None, with the reason in the log, where there are none."""
+    library = compiler.library()
+    return None if library is None else Native(library)
 
 
 @torch.library.custom_op("touchstone::linear", mutates_args=())
@@ -244,36 +287,3 @@ def embed(ids: Tensor, packed: Tensor, width: int) -> Tensor:
 @embed.register_fake
 def _(ids: Tensor, packed: Tensor, width: int) -> Tensor:
     return packed.new_empty(*ids.shape, width)
-
-
-def _built(compiler: str) -> Path:
-    """The library for these sources, this compiler and this processor, from an earlier start or new."""
-    texts = [path.read_bytes() for path in sorted(SOURCES.iterdir())]
-    flags = [*FLAGS, WIDE] if platform.machine() in ("x86_64", "AMD64") else list(FLAGS)
-    version = subprocess.run([compiler, "--version"], capture_output=True, timeout=COMPILE_SECONDS, check=True).stdout
-    digest = hashlib.sha256(b"\0".join([*texts, version, " ".join(flags).encode(), _processor()])).hexdigest()
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    library = root / "touchstone" / f"kernels-{digest[:16]}.so"
-    if not library.exists():
-        _compile(compiler, flags, library)
-    return library
-
-
-def _compile(compiler: str, flags: Sequence[str], library: Path) -> None:
-    library.parent.mkdir(parents=True, exist_ok=True)
-    # Several workers may build at once: each its own file, put in place whole.
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        made = Path(folder) / "made.so"
-        sources = sorted(str(path) for path in SOURCES.glob("*.cpp"))
-        command = [compiler, *flags, "-o", str(made), *sources]
-        subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=True)
-        made.replace(library)
-
-
-def _processor() -> bytes:
-    """What the compiler's choice of instructions depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor().encode()
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags"))})).encode()

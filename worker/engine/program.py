@@ -7,6 +7,7 @@ code once, with sizes left open; nothing here knows a model.
 import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,11 +34,35 @@ METHODS: dict[Any, Callable[..., Any]] = {
     _aten.embedding.default: torch.embedding,
     _aten.native_layer_norm.default: torch.layer_norm,
 }
+# What only looks at a tensor's memory in another way, or at none.
+VIEWS = frozenset[Any](
+    (
+        *(_aten.view.default, _aten.transpose.int, _aten.split.Tensor, _aten.unsqueeze.default, _aten.sym_size.int),
+        operator.getitem,
+    )
+)
+# What computes a row from the same row of its inputs, and from what is not in rows at all.
+BY_ROW = frozenset[Any](
+    (
+        *(_aten.add.Tensor, _aten.mul.Tensor, _aten.pow.Tensor_Scalar, _aten.rsqrt.default, _aten.mean.dim),
+        *(_aten.native_layer_norm.default, _aten.silu.default, _aten.gelu.default, _aten._to_copy.default),
+        torch.ops.touchstone.linear.default,
+        torch.ops.mkldnn._linear_pointwise.default,
+    )
+)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A model as a flat function. ``only_kernels``: all that it computes is computed by the engine's own."""
+
+    run: Program
+    only_kernels: bool
 
 
 def record(
     forward: Program, device: torch.device, computed_by: Mapping[Any, Callable[..., Any]], native: Native | None
-) -> Program:
+) -> "Recording":
     """``forward`` of token ids ``[1, tokens]``, positions ``[1, tokens]`` and kept places ``[kept]``, flattened.
 
     In the place of an operator in ``computed_by`` its function is called, and ``native`` does what it can do at once.
@@ -51,10 +76,19 @@ def record(
     for copied in recorded.graph.find_nodes(op="call_function", target=_aten.clone.default):
         # Nothing recorded is changed in place, so a copy is as good as its source.
         copied.replace_all_uses_with(copied.args[0])
+    for view in recorded.graph.find_nodes(op="call_function", target=_aten.view.default):
+        if _shape(view) == _shape(view.args[0]):
+            view.replace_all_uses_with(view.args[0])
     recorded.graph.eliminate_dead_code()
-    if native is not None:
-        _join_sums_with_norms(recorded, native)
-    return _Writer(recorded, {**METHODS, **computed_by}).function()
+    _keep_early(recorded)
+    if native is None:
+        return Recording(_Writer(recorded, {**METHODS, **computed_by}).function(), False)
+    _join_sums_with_norms(recorded, native)
+    _look_rows_up(recorded, native)
+    kernels = {native.add_norm, native.lookup, *computed_by, *VIEWS}
+    calls = recorded.graph.nodes
+    only_kernels = all(node.op != "call_function" or node.target in kernels for node in calls)
+    return Recording(_Writer(recorded, {**METHODS, **computed_by}).function(), only_kernels)
 
 
 def _join_sums_with_norms(recorded: fx.GraphModule, native: Native) -> None:
@@ -82,6 +116,66 @@ def _join_sums_with_norms(recorded: fx.GraphModule, native: Native) -> None:
             recorded.graph.erase_node(user)
         recorded.graph.erase_node(norm)
         recorded.graph.erase_node(added)
+
+
+def _keep_early(recorded: fx.GraphModule) -> None:
+    """Choose the rows that are kept as early as no other row is needed: after the last attention, not at the end."""
+    chosen = list(recorded.graph.find_nodes(op="call_function", target=_aten.index.Tensor))
+    if len(chosen) != 1 or len(_shape(chosen[0].args[0])) != 3 or chosen[0].args[1][:-1] != [None]:
+        return
+    (choice,) = chosen
+    row = _shape(choice.args[0])[:2]
+    late = {choice}
+    for node in reversed(recorded.graph.nodes):
+        if _is_by_row(node, row) and node.users and late.issuperset(node.users):
+            late.add(node)
+    early: dict[fx.Node, fx.Node] = {}
+    for node in [each for each in recorded.graph.nodes if each in late and each is not choice]:
+        for used in node.all_input_nodes:
+            if used in late or _shape(used)[:2] != row:
+                continue
+            if used not in early:
+                with recorded.graph.inserting_before(node):
+                    early[used] = recorded.graph.call_function(_aten.index.Tensor, (used, choice.args[1]))
+                early[used].meta = used.meta
+            node.replace_input_with(used, early[used])
+    if early:
+        choice.replace_all_uses_with(choice.args[0])
+        recorded.graph.erase_node(choice)
+
+
+def _is_by_row(node: Any, row: list[str]) -> bool:
+    """Whether a node computes each row of ``[1, rows, …]`` from the same row of what it is given."""
+    if node.target is operator.getitem:
+        return _is_by_row(node.args[0], row)
+    if node.target is _aten.mean.dim and node.args[1] != [-1]:
+        return False
+    return node.target in BY_ROW and _shape(node)[:2] == row
+
+
+def _shape(node: Any) -> list[str]:
+    """Sizes as they are written; of the first outcome, if a node has several."""
+    value = node.meta.get("val")
+    value = value[0] if isinstance(value, tuple | list) else value
+    return list(map(str, value.shape)) if isinstance(value, Tensor) else []
+
+
+def _look_rows_up(recorded: fx.GraphModule, native: Native) -> None:
+    """Let the kernel fetch embeddings and the rows that are kept."""
+    for node in [*recorded.graph.nodes]:
+        if node.target is _aten.embedding.default and len(node.args) == 2:
+            table, ids = node.args
+        elif node.target is _aten.index.Tensor and node.args[1][:-1] == [None] and len(node.args[1]) == 2:
+            table, ids = node.args[0], node.args[1][1]
+            if table.meta["val"].ndim != 3:
+                continue
+        else:
+            continue
+        with recorded.graph.inserting_before(node):
+            found = recorded.graph.call_function(native.lookup, (table, ids))
+        found.meta = node.meta
+        node.replace_all_uses_with(found)
+        recorded.graph.erase_node(node)
 
 
 def _is_sum_of(node: Any, dtype: torch.dtype) -> bool:

@@ -16,6 +16,7 @@ from worker.engine.cache import ATTENTION, Layout, SlotCache, Span
 from worker.engine.native import Native
 from worker.engine.packed import multiplies_by_row, pack
 from worker.engine.program import Program, record
+from worker.engine.replay import Inputs, Tapes
 from worker.engine.scheduler import Chunk, Copy
 
 logger = logging.getLogger(__name__)
@@ -54,11 +55,14 @@ class ModelRunner:
         self.chunk_tokens = chunk_tokens
         self.fills = deterministic
         self.rows = slots
-        self._native = native
+        # One's own, as it notes calls while a step is recorded.
+        self._native = None if native is None else Native(native.library)
         # Four dimensions tell transformers that the mask is made: it neither makes one nor warns.
         self._no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)
         self.cache = SlotCache(slots, max_context, self._native)
         self._program: Program = self._call_model_with_cache
+        self._only_kernels = False  # what the program computes by
+        self._tapes: Tapes | None = None
         with torch.inference_mode():
             self._take_over()
 
@@ -68,6 +72,7 @@ class ModelRunner:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self.cache = SlotCache(slots, self.max_context, self._native)
+        self._forget_tapes()
 
     def copy(self, copies: Sequence[Copy]) -> None:
         for each in copies:
@@ -107,11 +112,14 @@ class ModelRunner:
         """Logits ``[1, kept, vocabulary]`` of the places ``kept`` among ``ids``; the first ids are the layout's."""
         self.cache.begin(layout)
         positions = torch.nn.functional.pad(layout.positions, (0, len(ids) - layout.tokens))
-        return self._program(
+        inputs = Inputs(
             torch.tensor([ids]).to(self.device, non_blocking=True),
             positions[None].long(),
             torch.tensor(kept).to(self.device, non_blocking=True),
         )
+        if self._tapes is not None:
+            return self._tapes.run(inputs, self.cache)
+        return self._program(inputs.ids, inputs.positions, inputs.kept)
 
     def _call_model_with_cache(self, ids: Tensor, positions: Tensor, kept: Tensor) -> Tensor:
         return self._call(ids, positions, kept, slot_cache=self.cache)
@@ -143,16 +151,26 @@ class ModelRunner:
                 f"{name} computes something else on the engine than by itself (off by {distance:.2g}, {packed} packed "
                 "layers): its attention is of a kind that the engine does not know. Use another model."
             )
-        self._program = self._recorded()
-        if not _distance(self._trial(tokens), expected) <= tolerance:
+        self._record()
+        try:
+            same = _distance(self._trial(tokens), expected) <= tolerance
+        except RuntimeError as error:
+            logger.warning("%s fails when it is recorded: %s", name, error)
+            same = False
+        if not same:
             logger.warning("%s computes something else when it is recorded; it is run module by module", name)
-            self._program = self._call_model_with_cache
+            self._program, self._only_kernels = self._call_model_with_cache, False
         self.fills = self.fills and not (multiplies_by_row(self.model) and self.cache.attends_by_token)
         self.cache.clear()
+        self._forget_tapes()
         _give_memory_back()
 
-    def _recorded(self) -> Program:
-        """The model without its modules, or with them where its code depends on more than it is given."""
+    def _forget_tapes(self) -> None:
+        """They know where keys and values lie."""
+        self._tapes = Tapes(self._program, self._native) if self._native is not None and self._only_kernels else None
+
+    def _record(self) -> None:
+        """Do without the model's modules, if its code depends on no more than it is given."""
         computed_by: dict[Any, Any] = {torch.ops.touchstone.attention.default: lambda *call: self.cache.attend(*call)}
         if self._native is not None:
             computed_by[torch.ops.touchstone.linear.default] = self._native.linear
@@ -162,19 +180,22 @@ class ModelRunner:
             return self._call(ids, positions, kept)
 
         try:
-            return record(forward, self.device, computed_by, self._native)
+            made = record(forward, self.device, computed_by, self._native)
+            self._program, self._only_kernels = made.run, made.only_kernels
         except Exception as error:
             # Recording may fail in as many ways as there are models; each runs as well without, only slower.
             logger.info("%s cannot be recorded: %s", type(self.model).__name__, error)
-            return self._call_model_with_cache
 
     def _trial(self, tokens: list[int]) -> Tensor:
-        """Logits ``[tokens, vocabulary]``, read in pieces: several tokens at first, then one, then the rest."""
+        """Logits ``[tokens, vocabulary]``, read in pieces: several tokens at first, then one, then the rest.
+
+        The rows of a piece are asked for one by one: a program may leave out what no row needs that is kept.
+        """
         cuts = sorted({0, len(tokens) // 2, min(len(tokens) // 2 + 1, len(tokens)), len(tokens)})
         pieces = []
         for start, end in pairwise(cuts):
             layout = Layout([Span(0, 0, end - start, end)], True, self.device)
-            pieces.append(self._compute(layout, tokens[start:end], list(range(end - start)))[0])
+            pieces += [self._compute(layout, tokens[start:end], [row])[0] for row in range(end - start)]
         return torch.cat(pieces)
 
 

@@ -277,7 +277,7 @@ void attend_all(const Attention &call) {
 }
 
 template <typename T>
-int attend(const Attention &call) {
+int32_t attend(const Attention &call) {
     switch (call.dim) {
         case 16: attend_all<T, 1>(call); return 0;
         case 32: attend_all<T, 2>(call); return 0;
@@ -295,5 +295,5 @@ int attend(const Attention &call) {
 
 // Write the step's keys and values into the cache, then let every token attend to its slot up to itself, to the last
 // `window` positions if that is not 0. 0, or 1 for a dim that there is no code for.
-extern "C" int attend_float32(const Attention *call) { return attend<float>(*call); }
-extern "C" int attend_bfloat16(const Attention *call) { return attend<BFloat16>(*call); }
+extern "C" int32_t attend_float32(const Attention *call) { return attend<float>(*call); }
+extern "C" int32_t attend_bfloat16(const Attention *call) { return attend<BFloat16>(*call); }

@@ -1,10 +1,10 @@
 // y = post(x W' + b) in bfloat16, for processors that multiply it themselves.
 //
-// The weight lies in panels of 48 outputs; within a panel, inputs go in pairs: [panels, in / 2, 48, 2]. Eight rows of x
-// against one panel fill the registers. While a panel is used, the next one is fetched: with few rows the time is that
-// of reading the weight from memory once, with many that of multiplying. A row's sum does not depend on other rows.
+// Eight rows of x against one panel of the weight fill the registers. While a panel is used, the next one is fetched:
+// with few rows the time is that of reading the weight from memory once, with many that of multiplying. A row's sum
+// does not depend on other rows.
 
-#include "vectors.h"
+#include "panels.h"
 
 struct Linear {
     const BFloat16 *x, *weight, *bias;  // [rows, in], packed, [outs] or null
@@ -13,7 +13,7 @@ struct Linear {
     int32_t post, threads;
 };
 
-constexpr int ROWS = 8, VECTORS = 3, WIDTH = VECTORS * LANES;
+constexpr int ROWS = 8;
 
 #ifdef __AVX512BF16__
 
@@ -21,7 +21,7 @@ namespace {
 
 constexpr int LINE = 64;     // bytes
 constexpr int AHEAD = 16384;  // bytes that a stream is fetched ahead, where it is not the next panel that is fetched
-constexpr int FETCHING = 3;     // blocks of rows that share the fetching of the next panel
+constexpr int FEWEST = 3, MOST = 6;  // blocks of rows that share the fetching of the next panel
 constexpr int STREAMED = 2;     // rows up to which the processor sees by itself what comes next
 
 enum Post { NONE, RELU, GELU_TANH, GELU, SILU };
@@ -65,23 +65,19 @@ inline __m512bh spread(const BFloat16 *from) {
     return reinterpret_cast<__m512bh>(_mm512_set1_epi32(both));
 }
 
-struct Fetch {
-    const char *from;
-    int64_t step;  // bytes for each pair of inputs
-    int lines;     // fetched at each, 0 for none
-};
-
-template <int N>
-void tile(const Linear &call, int64_t row, int64_t panel, Fetch fetch) {
+// `fetched` lines from `fetch` on come with each pair of inputs.
+template <int N, int FETCHED>
+void tile(const Linear &call, int64_t row, int64_t panel, const char *fetch) {
     __m512 sums[N][VECTORS];
     for (int r = 0; r < N; r++)
         for (int v = 0; v < VECTORS; v++) sums[r][v] = _mm512_setzero_ps();
     const BFloat16 *weight = call.weight + panel * call.in * WIDTH, *x = call.x + row * call.in;
-    for (int64_t k = 0; k < call.in; k += 2, weight += 2 * WIDTH, fetch.from += fetch.step) {
+    for (int64_t k = 0; k < call.in; k += 2, weight += 2 * WIDTH, fetch += FETCHED * LINE) {
         __m512bh columns[VECTORS];
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++) columns[v] = pairs(weight + 2 * v * LANES);
-        for (int line = 0; line < fetch.lines; line++) __builtin_prefetch(fetch.from + line * LINE);
+#pragma GCC unroll 8
+        for (int line = 0; line < FETCHED; line++) __builtin_prefetch(fetch + line * LINE);
 #pragma GCC unroll 8
         for (int r = 0; r < N; r++) {
             const __m512bh inputs = spread(x + r * call.in + k);
@@ -100,41 +96,42 @@ void tile(const Linear &call, int64_t row, int64_t panel, Fetch fetch) {
     }
 }
 
-template <int N>
-void rows_by_panel(const Linear &call, int64_t row, int64_t count, int64_t panel, Fetch fetch) {
+template <int FETCHED, int N = ROWS>
+void rows_by_panel(const Linear &call, int64_t row, int64_t count, int64_t panel, const char *fetch) {
     if (count == N)
-        tile<N>(call, row, panel, fetch);
+        tile<N, FETCHED>(call, row, panel, fetch);
     else if constexpr (N > 1)
-        rows_by_panel<N - 1>(call, row, count, panel, fetch);
+        rows_by_panel<FETCHED, N - 1>(call, row, count, panel, fetch);
 }
 
 }  // namespace
 
 extern "C" int multiplies_bfloat16() { return 1; }
 
-extern "C" void linear_bfloat16(const Linear *of) {
+extern "C" int32_t linear_bfloat16(const Linear *of) {
     const Linear &call = *of;
     const int64_t panels = (call.outs + WIDTH - 1) / WIDTH, blocks = (call.rows + ROWS - 1) / ROWS;
-    const int64_t bytes = call.in * WIDTH * sizeof(BFloat16);
+    const int64_t bytes = call.in * WIDTH * sizeof(BFloat16), fetching = blocks < MOST ? blocks : MOST;
 #pragma omp parallel for schedule(static) num_threads(call.threads)
     for (int64_t panel = 0; panel < panels; panel++) {
         const char *start = reinterpret_cast<const char *>(call.weight) + panel * bytes;
         for (int64_t block = 0; block < blocks; block++) {
-            const int64_t row = call.rows * block / blocks, end = call.rows * (block + 1) / blocks;
-            Fetch fetch{start, 0, 0};
-            if (call.rows > STREAMED && blocks < FETCHING && block == 0)
-                fetch = {start + AHEAD, VECTORS * LINE, VECTORS};
-            else if (blocks >= FETCHING && block < FETCHING)
-                fetch = {start + bytes + block * (bytes / FETCHING), LINE, 1};
-            rows_by_panel<ROWS>(call, row, end - row, panel, fetch);
+            const int64_t row = call.rows * block / blocks, count = call.rows * (block + 1) / blocks - row;
+            if (call.rows > STREAMED && blocks < FEWEST && block == 0)
+                rows_by_panel<VECTORS>(call, row, count, panel, start + AHEAD);
+            else if (blocks >= FEWEST && block < fetching)
+                rows_by_panel<1>(call, row, count, panel, start + bytes + block * (bytes / fetching));
+            else
+                rows_by_panel<0>(call, row, count, panel, start);
         }
     }
+    return 0;
 }
 
 #else
 
 extern "C" int multiplies_bfloat16() { return 0; }
-extern "C" void linear_bfloat16(const Linear *) {}
+extern "C" int32_t linear_bfloat16(const Linear *) { return 1; }
 
 #endif
 
@@ -152,14 +149,4 @@ extern "C" void pack_bfloat16(const BFloat16 *weight, BFloat16 *to, int64_t outs
                 BFloat16 *pair = to + (panel * in + k) * WIDTH + 2 * o;
                 for (int i = 0; i < 2; i++) pair[i] = out < outs ? weight[out * in + k + i] : BFloat16{0};
             }
-}
-
-// Rows `ids` of a packed weight: [rows, in].
-extern "C" void embed_bfloat16(const BFloat16 *packed, const int64_t *ids, BFloat16 *out, int64_t rows, int64_t in,
-                               int32_t threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t row = 0; row < rows; row++) {
-        const BFloat16 *from = packed + ids[row] / WIDTH * WIDTH * in + ids[row] % WIDTH * 2;
-        for (int64_t k = 0; k < in; k += 2) std::memcpy(out + row * in + k, from + k * WIDTH, 2 * sizeof(BFloat16));
-    }
 }

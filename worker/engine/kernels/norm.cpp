@@ -13,7 +13,7 @@ struct AddNorm {
 };
 
 // `width` is a multiple of the lanes. As torch does, the norm is that of the rounded sum, computed in float.
-extern "C" void add_norm_bfloat16(const AddNorm *of) {
+extern "C" int32_t add_norm_bfloat16(const AddNorm *of) {
     const AddNorm &call = *of;
 #pragma omp parallel for schedule(static) num_threads(call.threads)
     for (int64_t row = 0; row < call.rows; row++) {
@@ -35,4 +35,5 @@ extern "C" void add_norm_bfloat16(const AddNorm *of) {
             store(call.normed + start + at,
                   (load(added + at) - mean) * scale * load(call.weight + at) + load(call.bias + at));
     }
+    return 0;
 }
