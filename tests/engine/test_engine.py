@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -101,13 +102,15 @@ def test_a_seed_makes_the_same_text_alone_and_in_a_batch(kind: str, deterministi
     assert len({run(engine, [Request("x", "春", Sampling(20, 1.2, seed=i))])["x"].text for i in range(5)}) > 1
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("llama", torch.float32), ("llama", torch.bfloat16), ("gpt2", torch.bfloat16)]
+)
 @given(company=st.lists(st.tuples(st.text("春夏ab", min_size=1, max_size=20), st.integers(0, 6)), max_size=5))
 @hypothesis_settings(max_examples=8, deadline=None)
 def test_deterministic_logits_are_the_same_bits_in_any_company(
-    dtype: torch.dtype, company: list[tuple[str, int]]
+    kind: str, dtype: torch.dtype, company: list[tuple[str, int]]
 ) -> None:
-    engine = make_engine("llama", dtype=dtype, deterministic=True)
+    engine = make_engine(kind, dtype=dtype, deterministic=True)
     kernels = native.load()
     assert engine._runner.fills == (dtype is torch.float32 or kernels is None or not kernels.multiplies)
     seen: list[torch.Tensor] = []
@@ -207,15 +210,31 @@ def test_a_late_request_ends_with_what_it_has(endless: ContinuousEngine) -> None
     assert result.finish_reason is FinishReason.DEADLINE and result.text and "deadline" in (result.error or "")
 
 
-def test_no_half_character_is_ever_shown() -> None:
-    """A random model over bytes makes mostly rubbish; `run` looks for what must not be in it."""
+@pytest.fixture
+def babbling() -> ContinuousEngine:
+    """A random model over bytes, which makes mostly rubbish."""
     config = GPT2Config(n_embd=32, n_layer=1, n_head=4, n_positions=CONTEXT, vocab_size=270)
     torch.manual_seed(3)
     model = GPT2LMHeadModel(config)
     engine = ContinuousEngine(model, byte_tokenizer(), slots=4, max_context=CONTEXT)
     engine.ends = frozenset()
-    results = run(engine, [Request(str(i), "春眠不觉晓", Sampling(40, 1.0, seed=i)) for i in range(6)])
+    return engine
+
+
+def test_no_half_character_is_ever_shown(babbling: ContinuousEngine) -> None:
+    """`run` looks for what must not be there."""
+    results = run(babbling, [Request(str(i), "春眠不觉晓", Sampling(40, 1.0, seed=i)) for i in range(6)])
     assert any(result.text for result in results.values())
+
+
+@pytest.mark.parametrize("stop", [(), ("a",)])
+def test_text_that_nobody_watches_is_the_same(babbling: ContinuousEngine, stop: tuple[str, ...]) -> None:
+    engine = babbling
+    sampling = Sampling(40, 1.0, stop=stop)
+    requests = [Request(f"{i}", "春a", sampling.for_completion(i, 0)) for i in range(8)]
+    watched = run(engine, requests)
+    unwatched = run(engine, [replace(request, streams=False) for request in requests])
+    assert {name: result.text for name, result in unwatched.items()} == {n: r.text for n, r in watched.items()}
 
 
 def test_an_urgent_request_finds_a_slot_among_bulk(endless: ContinuousEngine) -> None:

@@ -40,8 +40,16 @@ class Detokenizer:
         """Add a token; returns the text that has become certain, which may be empty."""
         self._window.append(token)
         whole = self._decode(self._window)
-        unfinished = whole.endswith(REPLACEMENT) and len(self._window) - self._known <= LONGEST_CHARACTER
-        return "" if unfinished else self._release(self._advance(whole), final=False)
+        if not whole.endswith(REPLACEMENT):
+            return self._release(self._advance(whole), final=False)
+        if len(self._window) - self._known < LONGEST_CHARACTER:
+            return ""
+        # The oldest of so many tokens that end in no character cannot belong to the one that may be on its way.
+        end = len(self._window) - LONGEST_CHARACTER + 1
+        self._window, late = self._window[:end], self._window[end:]
+        added = self._advance(self._decode(self._window))
+        self._window += late
+        return self._release(added, final=False)
 
     def hold(self, token: int) -> None:
         """Add a token whose text nobody asks for before `finish`."""

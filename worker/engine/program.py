@@ -45,7 +45,8 @@ VIEWS = frozenset[Any](
 BY_ROW = frozenset[Any](
     (
         *(_aten.add.Tensor, _aten.mul.Tensor, _aten.pow.Tensor_Scalar, _aten.rsqrt.default, _aten.mean.dim),
-        *(_aten.native_layer_norm.default, _aten.silu.default, _aten.gelu.default, _aten._to_copy.default),
+        *(_aten.native_layer_norm.default, _aten._to_copy.default),
+        *(_aten.silu.default, _aten.gelu.default, _aten.relu.default, _aten.tanh.default),
         torch.ops.touchstone.linear.default,
         torch.ops.mkldnn._linear_pointwise.default,
     )

@@ -1,0 +1,161 @@
+"""Steps whose kernel calls are made again, against steps that go through Python."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tasks.sampling import Sampling
+from tests.engine.tiny import make_engine, run, run_over_time
+from worker.engine import native, replay
+from worker.engine.cache import Layout, SlotCache, Span
+from worker.engine.engine import ContinuousEngine
+from worker.engine.native import Native
+from worker.engine.protocol import Request
+from worker.engine.replay import Inputs, Memory, Tapes
+
+PROMPTS = ("春夏", "秋冬abc", "a", "xyz春", "夏夏夏夏夏夏夏")
+
+
+@pytest.fixture
+def kernels() -> Native:
+    found = native.load()
+    if found is None or not found.multiplies:
+        pytest.skip("this machine's compiler or processor has no kernels for bfloat16")
+    return Native(found.library)
+
+
+@pytest.fixture
+def engine(kernels: Native) -> ContinuousEngine:
+    made = make_engine("gpt2", dtype=torch.bfloat16)
+    made.ends = frozenset()
+    return made
+
+
+def logits_of(engine: ContinuousEngine, arrivals: list[list[Request]]) -> list[Tensor]:
+    """The logits of every step, copied."""
+    seen: list[Tensor] = []
+    compute = engine._runner._compute
+
+    def watch(layout: Layout, ids: list[int], kept: list[int]) -> Tensor:
+        logits = compute(layout, ids, kept)
+        seen.append(logits.clone())
+        return logits
+
+    engine._runner._compute = watch  # type: ignore[method-assign]
+    run_over_time(engine, arrivals)
+    engine._runner._compute = compute  # type: ignore[method-assign]
+    return seen
+
+
+@given(
+    arrivals=st.lists(st.lists(st.sampled_from(PROMPTS), max_size=2), min_size=1, max_size=6), length=st.integers(1, 50)
+)
+@hypothesis_settings(max_examples=15, deadline=None)
+def test_steps_made_again_give_the_same_bits(arrivals: list[list[str]], length: int) -> None:
+    kernels = native.load()
+    if kernels is None or not kernels.multiplies:
+        pytest.skip("this machine's compiler or processor has no kernels for bfloat16")
+    found = []
+    for replays in (True, False):
+        engine = make_engine("gpt2", dtype=torch.bfloat16)
+        engine.ends = frozenset()
+        if not replays:
+            engine._runner._tapes = None
+        number = iter(range(100))
+        steps = [[Request(str(next(number)), p, Sampling(length, 0.0)) for p in prompts] for prompts in arrivals]
+        found.append([logits_of(engine, [list(step) for step in steps]) for _ in range(2)])
+        assert (
+            replays == bool(engine._runner._tapes and engine._runner._tapes._tapes) or length < 4 or not any(arrivals)
+        )
+    for with_tapes, without in zip(*found, strict=True):
+        assert len(with_tapes) == len(without)
+        assert all(torch.equal(one, other) for one, other in zip(with_tapes, without, strict=True))
+
+
+def test_most_steps_of_a_long_completion_do_not_go_through_python(
+    engine: ContinuousEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tapes = engine._runner._tapes
+    assert tapes is not None
+    program, calls = tapes._program, []
+    monkeypatch.setattr(tapes, "_program", lambda *inputs: calls.append(1) or program(*inputs))  # type: ignore[func-returns-value]
+    run(engine, [Request("x", "春", Sampling(50, 0.0))])
+    assert len(calls) == 3  # the prompt, the first token's shape, and once more to note the calls
+    run(engine, [Request("y", "春", Sampling(50, 0.0))])
+    assert len(calls) == 3 + 1  # the prompt's shape is there for the second time
+
+
+def test_other_slots_need_other_calls(engine: ContinuousEngine) -> None:
+    """What lies elsewhere after memory ran short must not be read at its old place."""
+    requests = [Request("x", "春", Sampling(20, 0.0))]
+    expected = run(engine, requests)["x"].text
+    assert engine._runner._tapes is not None and engine._runner._tapes._tapes
+    engine._runner.reset(2)
+    engine._scheduler.resize(2)
+    assert not engine._runner._tapes._tapes
+    assert run(engine, requests)["x"].text == expected
+
+
+def test_keys_that_move_are_found(engine: ContinuousEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that is widened in the middle of a completion lies elsewhere afterwards."""
+    requests = [Request("x", "春", Sampling(50, 0.0))]
+    expected = run(engine, requests)["x"].text
+    monkeypatch.setattr("worker.engine.cache.FIRST_CAPACITY", 8)
+    engine._runner.reset(4)
+    assert run(engine, requests)["x"].text == expected
+    assert engine._runner.cache.capacity == 64
+
+
+def test_what_differs_when_made_again_is_not_kept(kernels: Native, caplog: pytest.LogCaptureFixture) -> None:
+    """A program that does more than call kernels."""
+    weight = kernels.pack(torch.eye(48, 16, dtype=torch.bfloat16))
+    counted = iter(range(100))
+    x = torch.ones(1, 1, 16, dtype=torch.bfloat16)
+
+    def program(ids: Tensor, positions: Tensor, kept: Tensor) -> Tensor:
+        return kernels.linear(x, weight, None, 48, 0).add_(next(counted))
+
+    cache = SlotCache(1, 8, kernels)
+    tapes = Tapes(program, kernels)
+    with caplog.at_level(logging.WARNING):
+        for step in range(4):
+            cache.begin(Layout([Span(0, 0, 1, step + 1)], False, torch.device("cpu")))
+            one = torch.zeros(1, dtype=torch.long)
+            assert tapes.run(Inputs(one[None], one[None], one), cache)[0, 0, 20] == step
+    assert "none are kept" in caplog.text and not tapes._tapes
+
+
+def test_shapes_that_come_and_go_take_no_more_than_their_share(
+    engine: ContinuousEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "MOST_SHAPES", 2)
+    tapes = engine._runner._tapes
+    assert tapes is not None
+    requests = [Request(str(i), "春", Sampling(8 + 9 * i, 0.0)) for i in range(4)]
+    first = {name: result.text for name, result in run(engine, requests).items()}
+    assert {name: result.text for name, result in run(engine, requests).items()} == first
+    assert len(tapes._tapes) == 2
+
+
+@pytest.fixture
+def memory() -> Iterator[Memory]:
+    yield Memory()
+
+
+def test_memory_is_lent_again_when_nobody_looks_at_it_any_more(memory: Memory) -> None:
+    first = memory.empty((2, 3), torch.float32)
+    place, view = first.data_ptr(), first[1].view(3, 1)
+    del first
+    other = memory.empty((2, 3), torch.float32)
+    assert other.data_ptr() != place
+    del view
+    assert memory.empty((5,), torch.float32).data_ptr() == place  # of the same power of two
+    again = memory.again(place, (4,), torch.float32)
+    del again
+    assert {memory.empty((6,), torch.float32).data_ptr() for _ in range(3)} == {place}
