@@ -6,7 +6,7 @@ attention cares which token belongs to whom; it finds that in a `Layout`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,13 +23,12 @@ FIRST_CAPACITY = 128  # positions a slot has at first; doubled when a sequence o
 CALL_BYTES = {"cpu": 400_000, "cuda": 20_000_000}
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """``count`` tokens of the step, from ``first`` on, that are the newest of a slot's ``length`` positions."""
 
     slot: int
     first: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides the tuple's method
     length: int
 
 

@@ -215,11 +215,10 @@ class ContinuousEngine:
         logits = self._runner.run(chunks)
         between = time.perf_counter()
         sampling = [chunk for chunk in chunks if chunk.samples]
-        draws = [chunk.sequence.draw for chunk in sampling]
-        choices = dict(zip(map(id, sampling), sample(logits, draws, self._native), strict=True))
+        choices = iter(sample(logits, [chunk.sequence.draw for chunk in sampling], self._native))
         self.timings.model += between - started
         self.timings.sample += time.perf_counter() - between
-        return [(chunk, choices.get(id(chunk))) for chunk in chunks]
+        return [(chunk, next(choices) if chunk.samples else None) for chunk in chunks]
 
     def _accept(self, chunk: Chunk, choice: Choice | None) -> None:
         sequence = chunk.sequence
