@@ -12,13 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from worker.engine.native import Native
-
-Program = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-TRIAL_TOKENS, TRIAL_KEPT = 7, 3  # sizes to record with: a size of 1 would be taken for a constant
+from worker.engine.tracer import Program, Recorded, trace
 
 _aten = torch.ops.aten
 # Methods and operators cost less to call than the entries of torch.ops that they lead to.
@@ -69,11 +65,7 @@ def record(
     In the place of an operator in ``computed_by`` its function is called, and ``native`` does what it can do at once.
     Raises whatever recording raises.
     """
-    ids = torch.zeros(1, TRIAL_TOKENS, dtype=torch.long, device=device)
-    positions = torch.arange(TRIAL_TOKENS, device=device)[None]
-    kept = torch.arange(TRIAL_KEPT, device=device)
-    with torch.no_grad():
-        recorded = make_fx(forward, tracing_mode="symbolic", _allow_non_fake_inputs=True)(ids, positions, kept)
+    recorded = trace(forward, device)
     for copied in recorded.graph.find_nodes(op="call_function", target=_aten.clone.default):
         # Nothing recorded is changed in place, so a copy is as good as its source.
         copied.replace_all_uses_with(copied.args[0])
@@ -92,11 +84,11 @@ def record(
     return Recording(_Writer(recorded, {**METHODS, **computed_by}).function(), only_kernels)
 
 
-def _join_sums_with_norms(recorded: fx.GraphModule, native: Native) -> None:
+def _join_sums_with_norms(recorded: Recorded, native: Native) -> None:
     """Let one kernel compute a sum and the layer norm that is the first to use it."""
     for norm in recorded.graph.find_nodes(op="call_function", target=_aten.native_layer_norm.default):
         added, shape, *parameters, epsilon = norm.args
-        found = [getattr(recorded, str(each.target), None) for each in parameters if isinstance(each, fx.Node)]
+        found = [recorded.constants.get(str(each.target)) for each in parameters if isinstance(each, fx.Node)]
         weights = [each for each in found if isinstance(each, Tensor) and native.adds_norms(each)]
         if not (
             len(weights) == 2
@@ -119,7 +111,7 @@ def _join_sums_with_norms(recorded: fx.GraphModule, native: Native) -> None:
         recorded.graph.erase_node(added)
 
 
-def _keep_early(recorded: fx.GraphModule) -> None:
+def _keep_early(recorded: Recorded) -> None:
     """Choose the rows that are kept as early as no other row is needed: after the last attention, not at the end."""
     chosen = list(recorded.graph.find_nodes(op="call_function", target=_aten.index.Tensor))
     if len(chosen) != 1 or len(_shape(chosen[0].args[0])) != 3 or chosen[0].args[1][:-1] != [None]:
@@ -161,7 +153,7 @@ def _shape(node: Any) -> list[str]:
     return list(map(str, value.shape)) if isinstance(value, Tensor) else []
 
 
-def _look_rows_up(recorded: fx.GraphModule, native: Native) -> None:
+def _look_rows_up(recorded: Recorded, native: Native) -> None:
     """Let the kernel fetch embeddings and the rows that are kept."""
     for node in [*recorded.graph.nodes]:
         if node.target is _aten.embedding.default and len(node.args) == 2:
@@ -196,7 +188,7 @@ def _following(node: fx.Node) -> Iterator[fx.Node]:
 class _Writer:
     """Writes a graph as the text of a Python function, a line an operator."""
 
-    def __init__(self, recorded: fx.GraphModule, computed_by: Mapping[Any, Callable[..., Any]]):
+    def __init__(self, recorded: Recorded, computed_by: Mapping[Any, Callable[..., Any]]):
         self._recorded = recorded
         self._computed_by = computed_by
         self._globals: dict[str, Any] = {}
@@ -211,7 +203,7 @@ class _Writer:
             if node.op == "placeholder":
                 parameters.append(self._names[node])
             elif node.op == "get_attr":
-                self._names[node] = self._constant(getattr(self._recorded, node.target))
+                self._names[node] = self._constant(self._recorded.constants[str(node.target)])
             elif node.op == "output":
                 self._lines.append(f"return {self._text(node.args[0])}")
             elif (repeated := _repeated(node)) is not None:

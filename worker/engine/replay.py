@@ -17,7 +17,7 @@ from torch import Tensor
 
 from worker.engine.cache import Layout, SlotCache
 from worker.engine.native import Call, Native
-from worker.engine.program import Program
+from worker.engine.tracer import Program
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,10 @@ from tasks.errors import ModelError
 from worker.engine.cache import ATTENTION, Layout, SlotCache, Span
 from worker.engine.native import Native
 from worker.engine.packed import multiplies_by_row, pack
-from worker.engine.program import Program, record
+from worker.engine.program import record
 from worker.engine.replay import Inputs, Tapes
 from worker.engine.scheduler import Chunk, Copy
+from worker.engine.tracer import Program
 
 logger = logging.getLogger(__name__)
 
