@@ -138,10 +138,16 @@ struct Mixture<BFloat16, VECTORS, std::enable_if_t<VECTORS % 2 == 0>> {
 
     static void finish(const float *from, BFloat16 *to) {
         for (int v = 0; v < VECTORS; v += 2) {
-            BFloat16 apart[2][LANES], together[2 * LANES];
-            for (int i = 0; i < 2; i++) store(apart[i], load(from + (v + i) * LANES));
-            for (int i = 0; i < 2 * LANES; i++) together[i] = apart[i % 2][i / 2];
-            std::memcpy(to + v * LANES, together, sizeof together);
+            Words halves[2];
+            for (int i = 0; i < 2; i++) {
+                BFloat16 rounded[LANES];
+                Halves bits;
+                store(rounded, load(from + (v + i) * LANES));
+                std::memcpy(&bits, rounded, sizeof bits);
+                halves[i] = __builtin_convertvector(bits, Words);
+            }
+            const Words together = halves[0] | halves[1] << 16;
+            std::memcpy(to + v * LANES, &together, sizeof together);
         }
     }
 };

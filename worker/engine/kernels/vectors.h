@@ -89,9 +89,15 @@ inline bool any(Integers mask) {
 }
 
 inline float maximum(Vector value) {
-    float most = value[0];
-    for (int i = 1; i < LANES; i++) most = value[i] > most ? value[i] : most;
-    return most;
+    Eight halves[2];
+    Four quarters[2];
+    std::memcpy(halves, &value, sizeof value);
+    const Eight half = halves[0] > halves[1] ? halves[0] : halves[1];
+    std::memcpy(quarters, &half, sizeof half);
+    const Four quarter = quarters[0] > quarters[1] ? quarters[0] : quarters[1];
+    const float one = quarter[0] > quarter[2] ? quarter[0] : quarter[2];
+    const float other = quarter[1] > quarter[3] ? quarter[1] : quarter[3];
+    return one > other ? one : other;
 }
 
 #ifdef __AVX512F__
