@@ -1,7 +1,8 @@
 """Measure the queue without models: the real ledger, dispatcher, Celery, Redis and web under simulated engines.
 
 First a large run is submitted and its pages are asked for; then, for each number of workers, simulated workers do a
-smaller run to its end, once through the ledger alone and once through Celery. The last line is JSON.
+smaller run to its end, once through the ledger alone and once through Celery, and the pages of what they did are asked
+for. The last line is JSON.
 """
 
 import argparse
@@ -51,9 +52,9 @@ def main(argv: list[str]) -> int:
             for mode in options.mode:
                 with scene(options.database, simulated_models(options.models)) as settings:
                     found |= {"environment": environment(settings)}
-                    measured = load(settings, options, mode, workers)
-                found["work"].append(measured.to_dict())
-                say(f"{mode}, {workers} workers: {measured.completions_per_second:.0f} completions/s")
+                    measured, pages = load(settings, options, mode, workers)
+                found["work"].append(measured.to_dict() | {"pages": pages})
+                say(f"{mode}, {workers} workers: {measured.completions_per_second:.0f} completions/s; pages: {pages}")
     except TouchstoneError as error:
         sys.stderr.write(f"{error.message}\n")
         return EXIT_CANNOT_START
@@ -131,8 +132,10 @@ def _submit(settings: Settings, file: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def load(settings: Settings, options: argparse.Namespace, mode: str, workers: int) -> Found:
-    """Let workers do a run of ``options.load`` completions."""
+def load(
+    settings: Settings, options: argparse.Namespace, mode: str, workers: int
+) -> tuple[Found, dict[str, dict[str, float]]]:
+    """Let workers do a run of ``options.load`` completions, then ask for its pages."""
     ledger = Ledger(settings)
     names = model_names(options.models)
     number = max(1, options.load // len(names))
@@ -141,5 +144,6 @@ def load(settings: Settings, options: argparse.Namespace, mode: str, workers: in
     crew = Crew(workers, options.processes, options.characters, MODES[mode], options.scorer)
     chunks = len(names) * -(-number // options.chunk)
     found = work(settings, ledger, run.id, chunks, crew, options.seconds)
+    pages = page_times(settings, ledger, run.id)
     ledger.close()
-    return found
+    return found, pages
