@@ -130,6 +130,20 @@ def test_what_differs_when_made_again_is_not_kept(kernels: Native, caplog: pytes
     assert "none are kept" in caplog.text and not tapes._tapes
 
 
+def test_what_torch_has_to_copy_is_not_kept(kernels: Native) -> None:
+    """A copy that torch makes between kernels would be missing when their calls are made again."""
+    weight = kernels.pack(torch.eye(48, 16, dtype=torch.bfloat16))
+    x = torch.arange(32.0).bfloat16().view(1, 16, 2).transpose(1, 2)
+    assert not x.is_contiguous()
+    cache = SlotCache(1, 8, kernels)
+    tapes = Tapes(lambda ids, positions, kept: kernels.linear(x, weight, None, 48, 0), kernels)
+    for _ in range(3):
+        cache.begin(Layout([Span(0, 0, 2, 2)], False, torch.device("cpu")))
+        two = torch.zeros(2, dtype=torch.long)
+        assert torch.equal(tapes.run(Inputs(two[None], two[None], two), cache)[..., :16], x)
+    assert not tapes._tapes
+
+
 def test_shapes_that_come_and_go_take_no_more_than_their_share(
     engine: ContinuousEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

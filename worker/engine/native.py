@@ -177,6 +177,7 @@ class Native:
 
     def lookup(self, table: Tensor, ids: Tensor) -> Tensor:
         """Rows ``ids`` ``[…]`` of ``table`` ``[…, known, width]``, of which all but the last two sizes are 1."""
+        table, ids = self._whole(table), self._whole(ids)
         *ones, known, width = table.shape
         out = self._empty((*ones, *ids.shape, width), table.dtype)
         self._look_up(self.library.lookup, table, ids, out, known)
@@ -184,6 +185,7 @@ class Native:
 
     def embed(self, ids: Tensor, packed: Tensor, width: int) -> Tensor:
         """Rows ``ids`` ``[…]`` of a packed weight ``[any, width]``: ``[…, width]``."""
+        ids = self._whole(ids)
         out = self._empty((*ids.shape, width), packed.dtype)
         self._look_up(self.library.lookup_packed, packed, ids, out, len(packed) // width)
         return out

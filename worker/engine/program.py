@@ -59,7 +59,7 @@ class Recording:
 
 def record(
     forward: Program, device: torch.device, computed_by: Mapping[Any, Callable[..., Any]], native: Native | None
-) -> "Recording":
+) -> Recording:
     """``forward`` of token ids ``[1, tokens]``, positions ``[1, tokens]`` and kept places ``[kept]``, flattened.
 
     In the place of an operator in ``computed_by`` its function is called, and ``native`` does what it can do at once.
