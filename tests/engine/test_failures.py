@@ -8,6 +8,7 @@ import torch
 from tasks.sampling import Sampling
 from tasks.states import FinishReason
 from tests.engine.tiny import CONFIGS, character_tokenizer, expect, make_engine, run
+from worker.engine.detokenizer import Detokenizer
 from worker.engine.protocol import Request
 
 kinds = pytest.mark.parametrize("kind", list(CONFIGS))
@@ -82,3 +83,31 @@ def test_one_that_never_finds_memory_ends_with_a_clear_error(monkeypatch: pytest
     assert "memory" in (results["c" * 30].error or "")
     assert [results[text].text for text in ("ab", "efg")] == [expect("gpt2", text, 8) for text in ("ab", "efg")]
     assert gpt2.slots == 4
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_text_that_cannot_be_decoded_at_the_end_is_one_request_s_error(
+    cancelled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text that nobody watches is decoded when its request ends, from inside or from outside."""
+    engine = make_engine("gpt2")
+    engine.ends = frozenset()
+    decode = Detokenizer._decode
+
+    def failing(text: Detokenizer, tokens: list[int]) -> str:
+        if len(tokens) > 20:
+            raise ValueError("no such token")
+        return decode(text, tokens)
+
+    monkeypatch.setattr(Detokenizer, "_decode", failing)
+    requests = [Request(str(n), "春", Sampling(n, 0.0), streams=False) for n in (10, 40)]
+    for request in requests:
+        engine.add(request)
+    results: dict[str, Any] = {}
+    for step in range(60):
+        if cancelled and step == 30:
+            engine.cancel("40")
+        engine.step(lambda event: results.update({event.request_id: event}))
+    assert results["10"].finish_reason is FinishReason.LENGTH and results["10"].error is None
+    assert results["40"].finish_reason is FinishReason.ERROR and "no such token" in results["40"].error
+    assert engine.active == 0

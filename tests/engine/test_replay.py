@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from tasks.sampling import Sampling
-from tests.engine.tiny import make_engine, run, run_over_time
+from tests.engine.tiny import character_tokenizer, make_engine, run, run_over_time
 from worker.engine import native, replay
 from worker.engine.cache import Layout, SlotCache, Span
 from worker.engine.engine import ContinuousEngine
@@ -142,6 +143,13 @@ def test_what_torch_has_to_copy_is_not_kept(kernels: Native) -> None:
         two = torch.zeros(2, dtype=torch.long)
         assert torch.equal(tapes.run(Inputs(two[None], two[None], two), cache)[..., :16], x)
     assert not tapes._tapes
+
+
+def test_attention_that_torch_computes_is_not_kept(kernels: Native) -> None:
+    """Heads too narrow for the kernel: calls without attention would be missing it."""
+    model = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, vocab_size=40)).bfloat16()
+    engine = ContinuousEngine(model, character_tokenizer(), slots=2, max_context=64, native=kernels)
+    assert not kernels.attends(torch.bfloat16, 8) and engine._runner._tapes is None
 
 
 def test_shapes_that_come_and_go_take_no_more_than_their_share(

@@ -162,6 +162,8 @@ class ModelRunner:
             logger.warning("%s computes something else when it is recorded; it is run module by module", name)
             self._program, self._only_kernels = self._call_model_with_cache, False
         self.fills = self.fills and not (multiplies_by_row(self.model) and self.cache.attends_by_token)
+        # Only the trial tells whether attention is over keys that the kernel has code for.
+        self._only_kernels = self._only_kernels and self.cache.attends_by_token
         self.cache.clear()
         self._forget_tapes()
         _give_memory_back()
