@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from flask import Blueprint, Response, request, url_for
 from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import BadRequest
 
 from tasks.errors import InvalidInput
 from tasks.ledger.completions import Place, place_of
@@ -155,6 +156,8 @@ def _json_object(required: bool) -> Mapping[str, Any]:
         raise UnsupportedType("Send JSON, with the header Content-Type: application/json.")
     try:
         body = request.get_json() if required or request.content_length else {}
+    except BadRequest:
+        raise BadRequest('The body is not valid JSON; send an object such as {"prompts": ["…"]}, in UTF-8.') from None
     except RecursionError:
         raise InvalidInput("The body is nested too deeply; send one flat JSON object.") from None
     if not isinstance(body, dict):

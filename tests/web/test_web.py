@@ -34,6 +34,12 @@ def token(client: FlaskClient, path: str = "/") -> str:
     return re.findall(r'name="csrf_token" value="([^"]+)"', client.get(path).text)[0]
 
 
+@pytest.mark.parametrize("body", [b"not json", b"{", b'{"prompts": ["\xff"]}', b""])
+def test_a_body_that_is_no_json_is_told_what_to_send(client: FlaskClient, body: bytes) -> None:
+    answer = client.post("/api/runs", data=body, headers=JSON)
+    assert answer.status_code == 400 and "not valid JSON; send an object" in answer.json["error"]["message"]
+
+
 def test_a_run_is_committed_although_redis_is_away(client: FlaskClient, ledger: Ledger) -> None:
     answer = post(client, GOOD)
     assert answer.status_code == 202
