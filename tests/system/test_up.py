@@ -7,10 +7,13 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tasks.service import MAX_CHUNK
 from tasks.settings import ROOT
 from tests.system.conftest import Running, start
 
@@ -148,6 +151,14 @@ def test_models_doctor_and_celery_tell_how_it_is(running: Running) -> None:
     assert "poet-large" in asked.stdout and "poet-small" in asked.stdout
 
 
+def completions_of(running: Running, run: str) -> Iterator[dict[str, Any]]:
+    after: str | None = ""
+    while after is not None:
+        page = running.call(f"/api/runs/{run}/completions?limit=1000" + (f"&after={after}" if after else ""))[1]
+        yield from page["completions"]
+        after = page["next"]
+
+
 def test_a_second_worker_shares_the_work_and_stops_when_told(running: Running) -> None:
     environment = os.environ | {"TOUCHSTONE_DATA": str(running.data)}
     argv = [sys.executable, "-m", "tasks", "worker", "--model", "poet-large"]
@@ -158,10 +169,11 @@ def test_a_second_worker_shares_the_work_and_stops_when_told(running: Running) -
         while ready < 2 and time.monotonic() < deadline:
             ready = running.call("/api/models")[1]["models"][0]["ready_workers"]
             time.sleep(0.2)
-        run = running.call("/api/runs", {"prompts": [PROMPT] * 150, "models": ["poet-large"]})[1]["id"]
-        running.wait(run)
-        rows = running.call(f"/api/runs/{run}/completions?limit=1000")[1]["completions"]
-        assert len({row["worker"] for row in rows}) == 2
+        assert ready == 2
+        # Several chunks of the largest size: what is only one chunk is one worker's.
+        run = running.call("/api/runs", {"prompts": [PROMPT] * 8 * MAX_CHUNK, "models": ["poet-large"]})[1]["id"]
+        running.wait(run, 120)
+        assert len({row["worker"] for row in completions_of(running, run)}) == 2
     finally:
         second.terminate()
         assert second.wait(60) == 0

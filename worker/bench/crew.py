@@ -87,9 +87,10 @@ def work(settings: Settings, ledger: Ledger, run_id: str, chunks: int, crew: Cre
     with ledger.database.read() as connection:
         of_run = select(func.count()).select_from(completion).where(completion.c.run == run_id)
         rows = connection.execute(of_run).scalar_one()
-    began, first = next((at, ended) for at, ended in seen if ended >= FROM * total)
+    # The last look before, so that a load of a few moments has a rate, too: at least what it really was.
+    began, first = next((at, ended) for at, ended in reversed(seen) if ended < FROM * total)
     done, last = next((at, ended) for at, ended in seen if ended >= TO * total)
-    rate = (last - first) / max(done - began, LOOK_SECONDS)
+    rate = (last - first) / (done - began)
     return Found(
         mode="ledger" if crew.direct else "celery",
         workers=crew.workers,
