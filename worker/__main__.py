@@ -1,14 +1,16 @@
 """Start a worker: ``python -m worker --model NAME [--cores 0,1]``."""
 
 import argparse
+import importlib
 import logging
 import sys
 
 from tasks.errors import ConfigurationError, TouchstoneError, Unavailable
-from tasks.registry import Registry
+from tasks.registry import ModelSpec, Registry
 from tasks.settings import Settings
 from tasks.supervisor import EXIT_CANNOT_START, EXIT_TRY_AGAIN
-from worker.load import load
+from worker import lean
+from worker.loaded import LoadedModel
 from worker.process import WorkerProcess
 
 
@@ -26,6 +28,13 @@ def main() -> int:
         sys.stderr.write(f"{error.message}\n")
         return EXIT_TRY_AGAIN if isinstance(error, Unavailable) else EXIT_CANNOT_START
     return 0
+
+
+def load(spec: ModelSpec) -> LoadedModel:
+    """`worker.load.load`, with torch imported no sooner than the worker has shown itself."""
+    lean.install()
+    loaded: LoadedModel = importlib.import_module("worker.load").load(spec)
+    return loaded
 
 
 def read_cores(text: str) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from tasks.errors import ModelError
 from tasks.ledger.records import Environment
@@ -18,6 +18,7 @@ from worker.device import choose_device, choose_dtype, device_name
 from worker.engine import native
 from worker.engine.engine import ContinuousEngine
 from worker.loaded import LoadedModel
+from worker.weights import open_weights
 
 transformers.utils.logging.disable_progress_bar()
 
@@ -37,10 +38,7 @@ def load(spec: ModelSpec) -> LoadedModel:
     options = {"revision": spec.revision} if spec.revision else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(spec.source, trust_remote_code=False, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            spec.source, dtype=dtype, trust_remote_code=False, use_safetensors=True, **options
-        )
-        model = model.to(device).eval()
+        model = open_weights(spec.source, dtype=dtype, use_safetensors=True, **options).to(device).eval()
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, MemoryError) as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{spec.name}: cannot load {spec.source}: {first_line}") from error

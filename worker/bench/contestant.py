@@ -4,14 +4,15 @@ It makes itself ready and says so, then does the load once for every line it is 
 JSON. Libraries that print are heard on standard error.
 """
 
+import importlib
 import json
 import os
 import sys
+from typing import Any
 
 from tasks.errors import TouchstoneError
-from worker.bench.baselines import BASELINES
+from worker import lean
 from worker.bench.load import Load
-from worker.bench.measure import environment, measure_engine, peak_rss
 
 
 def main() -> int:
@@ -19,14 +20,21 @@ def main() -> int:
     with os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8") as answers:
         os.dup2(2, 1)
         try:
-            run = measure_engine(load) if name == "engine" else BASELINES[name](load)
-            answers.write(json.dumps(environment()) + "\n")
+            if name == "engine":
+                lean.install()  # as its worker does; the others are as they come
+            measure = importlib.import_module("worker.bench.measure")
+            run = measure.measure_engine(load) if name == "engine" else _baseline(name)(load)
+            answers.write(json.dumps(measure.environment()) + "\n")
             for _ in sys.stdin:
-                answers.write(json.dumps(run() | {"peak_rss_bytes": peak_rss()}) + "\n")
+                answers.write(json.dumps(run() | {"peak_rss_bytes": measure.peak_rss()}) + "\n")
         except TouchstoneError as error:
             sys.stderr.write(f"{error.message}\n")
             return 1
     return 0
+
+
+def _baseline(name: str) -> Any:
+    return importlib.import_module("worker.bench.baselines").BASELINES[name]
 
 
 if __name__ == "__main__":

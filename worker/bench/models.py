@@ -19,6 +19,7 @@ from transformers import (
 from tasks.errors import ModelError
 from worker.bench.load import Load
 from worker.device import choose_device
+from worker.weights import open_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FIRST_CHARACTER = 0x4E00
@@ -60,7 +61,7 @@ def open_model(load: Load) -> tuple[Any, Any]:
     if not (Path(load.model) / "config.json").is_file():
         raise ModelError(f"{load.model} holds no model; give a folder as transformers saves it, with a config.json.")
     torch.set_num_threads(load.threads or torch.get_num_threads())
-    model = AutoModelForCausalLM.from_pretrained(load.model, dtype=DTYPES[load.dtype], local_files_only=True)
+    model = open_weights(load.model, dtype=DTYPES[load.dtype], local_files_only=True)
     return model.to(device).eval(), AutoTokenizer.from_pretrained(load.model, local_files_only=True)
 
 

@@ -1,6 +1,7 @@
 """Linear layers for the CPU whose weight is laid out once for the matrix product, not anew at every call."""
 
 import copy
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from transformers.pytorch_utils import Conv1D
 from worker.engine.native import POSTS, Native
 from worker.engine.native import embed as native_embed
 from worker.engine.native import linear as native_linear
+
+logger = logging.getLogger(__name__)
 
 NONE = POSTS[0]
 ACTIVATIONS: dict[type[nn.Module], str] = {
@@ -154,7 +157,8 @@ def _packed(layer: Any, native: Native | None, sharers: Sequence[nn.Module]) -> 
             packed = weight if sharers else torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS)
             made = OneDnnLinear(packed, bias, weight.shape)
         return made if _agree(layer, made, made.inputs, weight.dtype) else None
-    except RuntimeError:
+    except RuntimeError as error:
+        logger.warning("a layer of shape %s is not packed: %s", tuple(weight.shape), error)
         return None
 
 

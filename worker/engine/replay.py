@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.engine.cache import Layout, SlotCache
+from worker.engine.cache import SlotCache
+from worker.engine.layout import Layout
 from worker.engine.native import Call, Native
 from worker.engine.tracer import Program
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from tasks.errors import ModelError
-from worker.engine.cache import ATTENTION, Layout, SlotCache, Span
+from worker.engine.cache import ATTENTION, SlotCache
+from worker.engine.layout import Layout, Span
 from worker.engine.native import Native
 from worker.engine.packed import multiplies_by_row, pack
 from worker.engine.program import record
