@@ -38,7 +38,7 @@ def test_rows_that_nobody_asks_for_end_after_the_last_attention(kind: str) -> No
     computed_by = {torch.ops.touchstone.attention.default: attention, torch.ops.touchstone.linear.default: linear}
     ids, positions = torch.tensor([[3, 4, 5, 6, 7]]), torch.arange(5)[None]
     with torch.inference_mode():
-        program = record(forward, torch.device("cpu"), computed_by, None).run
+        program = record(forward, torch.device("cpu"), computed_by, None, 64).run
         whole = program(ids, positions, torch.arange(5))
         rows.clear()
         some = program(ids, positions, torch.tensor([1, 4]))

@@ -9,83 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worker.engine import compiler
+from worker.engine import calls, compiler
 
 POSTS = ("none", "relu", "gelu_tanh", "gelu", "silu")
 LANES = 16
 DIMS = frozenset((16, 32, 48, 64, 80, 96, 128, 256))
-
-_Pointer, _Long, _Int = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-
-
-class _Strides(ctypes.Structure):
-    _fields_ = (("token", _Long), ("head", _Long))
-
-
-class _Attention(ctypes.Structure):
-    _fields_ = (
-        *((name, _Pointer) for name in ("query", "key", "value", "out", "keys", "values", "slots", "positions")),
-        *((name, _Long) for name in ("tokens", "heads", "key_heads", "capacity", "dim", "window")),
-        *((name, _Strides) for name in ("of_query", "of_key", "of_value")),
-        ("scale", ctypes.c_float),
-        ("threads", _Int),
-    )
-
-
-class _Linear(ctypes.Structure):
-    _fields_ = (
-        *((name, _Pointer) for name in ("x", "weight", "bias", "out")),
-        *((name, _Long) for name in ("rows", "inputs", "outs")),
-        ("post", _Int),
-        ("threads", _Int),
-    )
-
-
-class _AddNorm(ctypes.Structure):
-    _fields_ = (
-        *((name, _Pointer) for name in ("one", "other", "weight", "bias", "sum", "normed")),
-        *((name, _Long) for name in ("rows", "width")),
-        ("epsilon", ctypes.c_float),
-        ("threads", _Int),
-    )
-
-
-class _Lookup(ctypes.Structure):
-    _fields_ = (
-        *((name, _Pointer) for name in ("table", "ids", "out")),
-        *((name, _Long) for name in ("rows", "known", "width")),
-        ("size", _Int),
-        ("threads", _Int),
-    )
-
-
-class Step(ctypes.Structure):
-    """A kernel and what it is called with."""
-
-    _fields_ = (("kernel", _Pointer), ("call", _Pointer))
-
-
-class DrawRow(ctypes.Structure):
-    """What a row's next token depends on; ``tokens`` may be null where neither penalty nor n-gram needs them."""
-
-    _fields_ = (
-        ("tokens", _Pointer),
-        ("count", _Long),
-        ("seed", ctypes.c_uint64),
-        ("position", ctypes.c_uint64),
-        *((name, ctypes.c_float) for name in ("temperature", "top_p", "penalty")),
-        *((name, _Int) for name in ("top_k", "ngram", "wants_logprob")),
-    )
 
 
 class Native:
     """The kernels of a built library. Everything is contiguous unless said, on the CPU, and checked by the caller."""
 
     def __init__(self, library: ctypes.CDLL):
-        library.packed_size.restype = _Long
+        library.packed_size.restype = calls.Long
         self.library = library
         self._empty: Empty = _empty
-        self._calls: list[Call] | None = None
+        self._noted: list[Call] | None = None
         self._attend = {torch.float32: library.attend_float32, torch.bfloat16: library.attend_bfloat16}
         self._sample = {torch.float32: library.sample_float32, torch.bfloat16: library.sample_bfloat16}
         self.multiplies = bool(library.multiplies_bfloat16())
@@ -117,10 +55,10 @@ class Native:
         out = self._empty((rows, heads, dim), query.dtype)
         if rows > tokens:
             out[tokens:] = 0
-        call = _Attention(
+        call = calls.Attention(
             *(each.data_ptr() for each in (query, key, value, out, keys, values, slots, positions)),
             *(tokens, heads, key.shape[0], keys.shape[1], dim, window),
-            *(_Strides(each.stride(1), each.stride(0)) for each in (query, key, value)),
+            *(calls.Strides(each.stride(1), each.stride(0)) for each in (query, key, value)),
             scale,
             torch.get_num_threads(),
         )
@@ -131,49 +69,86 @@ class Native:
         """Whether there is code for logits of this format."""
         return dtype in self._sample
 
-    def sample(self, logits: Tensor, draws: Sequence[DrawRow]) -> tuple[list[int], list[float]]:
+    def sample(self, logits: Tensor, draws: Sequence[calls.DrawRow]) -> tuple[list[int], list[float]]:
         """A token for each row of ``logits`` ``[rows, vocabulary]``, -1 for none, and its log-probability if wanted."""
         logits = logits.contiguous()
         rows, vocabulary = logits.shape
         tokens, logprobs = torch.empty(rows, dtype=torch.int32), torch.empty(rows)
         self._sample[logits.dtype](
-            _Pointer(logits.data_ptr()),
-            _Long(rows),
-            _Long(vocabulary),
-            (DrawRow * rows)(*draws),
-            _Pointer(tokens.data_ptr()),
-            _Pointer(logprobs.data_ptr()),
-            _Int(torch.get_num_threads()),
+            calls.Pointer(logits.data_ptr()),
+            calls.Long(rows),
+            calls.Long(vocabulary),
+            (calls.DrawRow * rows)(*draws),
+            calls.Pointer(tokens.data_ptr()),
+            calls.Pointer(logprobs.data_ptr()),
+            calls.Int(torch.get_num_threads()),
         )
         return tokens.tolist(), logprobs.tolist()
 
     def pack(self, weight: Tensor) -> Tensor:
         """A bfloat16 weight ``[outs, in]``, ``in`` even, in the layout that `linear` reads."""
         outs, inputs = weight.shape
-        packed = torch.empty(self.library.packed_size(_Long(outs), _Long(inputs)), dtype=weight.dtype)
+        packed = torch.empty(self.library.packed_size(calls.Long(outs), calls.Long(inputs)), dtype=weight.dtype)
         self.library.pack_bfloat16(
-            *(_Pointer(each.data_ptr()) for each in (weight, packed)),
-            *(_Long(outs), _Long(inputs), _Int(torch.get_num_threads())),
+            *(calls.Pointer(each.data_ptr()) for each in (weight, packed)),
+            *(calls.Long(outs), calls.Long(inputs), calls.Int(torch.get_num_threads())),
         )
         return packed
 
-    def adds_norms(self, weight: Tensor) -> bool:
-        """Whether there is code for layer norms of this format and size."""
+    def norms(self, weight: Tensor) -> bool:
+        """Whether there is code for norms of this format and size."""
         return self.multiplies and weight.dtype is torch.bfloat16 and len(weight) % LANES == 0
 
+    def norm(self, x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
+        """The layer norm of ``x`` ``[…, width]``, without ``bias`` the root-mean-square norm; if it `norms`."""
+        return self._norm(x, None, weight, bias, epsilon)[1]
+
     def add_norm(
-        self, one: Tensor, other: Tensor, weight: Tensor, bias: Tensor, epsilon: float
+        self, one: Tensor, other: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float
     ) -> tuple[Tensor, Tensor]:
-        """The sum of two tensors ``[…, width]`` and its layer norm, for a ``weight`` that `adds_norms`."""
-        one, other = self._whole(one), self._whole(other)
-        added, normed = (self._empty(tuple(one.shape), one.dtype) for _ in range(2))
+        """The sum of two tensors ``[…, width]`` and its `norm`."""
+        return self._norm(one, other, weight, bias, epsilon)
+
+    def _norm(
+        self, one: Tensor, other: Tensor | None, weight: Tensor, bias: Tensor | None, epsilon: float
+    ) -> tuple[Tensor, Tensor]:
+        one = self._whole(one)
+        other = None if other is None else self._whole(other)
+        added = one if other is None else self._empty(tuple(one.shape), one.dtype)
+        normed = self._empty(tuple(one.shape), one.dtype)
         width = one.shape[-1]
-        call = _AddNorm(
-            *(each.data_ptr() for each in (one, other, weight, bias, added, normed)),
+        call = calls.Norm(
+            *(None if each is None else each.data_ptr() for each in (one, other, weight, bias, added, normed)),
             *(one.numel() // width, width, epsilon, torch.get_num_threads()),
         )
-        self._make(self.library.add_norm_bfloat16, call)
+        self._make(self.library.norm_bfloat16, call)
         return added, normed
+
+    def rotate(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        """Rotary embedding of ``x`` ``[1, heads, tokens, dim]`` by ``cosine`` and ``sine`` ``[1, tokens, dim]``.
+
+        All bfloat16. Halves of a head belong together: ``x cosine + (-x's second half, x's first half) sine``.
+        """
+        _, heads, tokens, dim = x.shape
+        x = x if x.stride(3) == 1 else self._whole(x)
+        cosine, sine = self._whole(cosine), self._whole(sine)
+        out = self._empty((1, tokens, heads, dim), x.dtype)
+        call = calls.Rotation(
+            *(each.data_ptr() for each in (x, cosine, sine, out)),
+            *(tokens, heads, dim),
+            calls.Strides(x.stride(2), x.stride(1)),
+            torch.get_num_threads(),
+        )
+        self._make(self.library.rotate_bfloat16, call)
+        return out.transpose(1, 2)
+
+    def product(self, one: Tensor, other: Tensor) -> Tensor:
+        """Number by number, of two bfloat16 tensors of one shape."""
+        one, other = self._whole(one), self._whole(other)
+        out = self._empty(tuple(one.shape), one.dtype)
+        places = (each.data_ptr() for each in (one, other, out))
+        self._make(self.library.product_bfloat16, calls.Product(*places, out.numel(), torch.get_num_threads()))
+        return out
 
     def lookup(self, table: Tensor, ids: Tensor) -> Tensor:
         """Rows ``ids`` ``[…]`` of ``table`` ``[…, known, width]``, of which all but the last two sizes are 1."""
@@ -193,14 +168,14 @@ class Native:
     def _look_up(self, kernel: Any, table: Tensor, ids: Tensor, out: Tensor, known: int) -> None:
         places = (each.data_ptr() for each in (table, ids, out))
         sizes = (ids.numel(), known, out.shape[-1], table.element_size())
-        self._make(kernel, _Lookup(*places, *sizes, torch.get_num_threads()))
+        self._make(kernel, calls.Lookup(*places, *sizes, torch.get_num_threads()))
 
     def linear(self, x: Tensor, packed: Tensor, bias: Tensor | None, outs: int, post: int) -> Tensor:
         """``post(x W' + b)`` for ``x`` ``[…, in]`` bfloat16; ``post`` is a place in ``POSTS``."""
         x = self._whole(x)
         inputs = x.shape[-1]
         out = self._empty((*x.shape[:-1], outs), x.dtype)
-        call = _Linear(
+        call = calls.Linear(
             x.data_ptr(),
             packed.data_ptr(),
             bias.data_ptr() if bias is not None else None,
@@ -217,31 +192,31 @@ class Native:
     @contextmanager
     def recording(self, empty: "Empty") -> Iterator[list["Call"]]:
         """Note the calls that are made meanwhile; what they write to comes from ``empty``."""
-        calls: list[Call] = []
-        self._empty, self._calls = empty, calls
+        noted: list[Call] = []
+        self._empty, self._noted = empty, noted
         try:
-            yield calls
+            yield noted
         finally:
-            self._empty, self._calls = _empty, None
+            self._empty, self._noted = _empty, None
 
-    def steps(self, calls: Sequence["Call"]) -> "ctypes.Array[Step]":
-        """What `replay` takes; ``calls`` must live as long."""
-        steps = (Step(ctypes.cast(kernel, _Pointer), ctypes.addressof(call)) for kernel, call in calls)
-        return (Step * len(calls))(*steps)
+    def steps(self, noted: Sequence["Call"]) -> "ctypes.Array[calls.Step]":
+        """What `replay` takes; ``noted`` must live as long."""
+        steps = (calls.Step(ctypes.cast(kernel, calls.Pointer), ctypes.addressof(call)) for kernel, call in noted)
+        return (calls.Step * len(noted))(*steps)
 
-    def replay(self, steps: "ctypes.Array[Step]") -> None:
+    def replay(self, steps: "ctypes.Array[calls.Step]") -> None:
         """Make recorded calls again. Raises as the calls do."""
-        _check(self.library.replay(steps, _Long(len(steps))))
+        _check(self.library.replay(steps, calls.Long(len(steps))))
 
     def _whole(self, tensor: Tensor) -> Tensor:
         """The tensor, or a contiguous copy, which torch makes, so that it cannot be recorded."""
-        if self._calls is not None and not tensor.is_contiguous():
+        if self._noted is not None and not tensor.is_contiguous():
             raise NotImplementedError("a tensor that is not contiguous cannot be read by recorded calls")
         return tensor.contiguous()
 
     def _make(self, kernel: Any, call: ctypes.Structure) -> None:
-        if self._calls is not None:
-            self._calls.append((kernel, call))
+        if self._noted is not None:
+            self._noted.append((kernel, call))
         _check(kernel(ctypes.byref(call)))
 
 

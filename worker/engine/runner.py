@@ -184,7 +184,7 @@ class ModelRunner:
             return self._call(ids, positions, kept)
 
         try:
-            made = record(forward, self.device, computed_by, self._native)
+            made = record(forward, self.device, computed_by, self._native, self.max_context)
             self._program, self._only_kernels = made.run, made.only_kernels
         except Exception as error:
             # Recording may fail in as many ways as there are models; each runs as well without, only slower.

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from tasks.sampling import Sampling
-from worker.engine.native import DrawRow, Native
+from worker.engine.calls import DrawRow
+from worker.engine.native import Native
 
 NO_TOKEN = -1
 FIRST_WIDTH = 64  # candidates looked at before more are sorted

@@ -51,6 +51,13 @@ def trace(forward: Program, device: torch.device) -> Recorded:
     return builder.recorded
 
 
+def shape(node: Any) -> list[str]:
+    """Sizes as they are written; of the first outcome, if a node has several."""
+    value = node.meta.get("val")
+    value = value[0] if isinstance(value, tuple | list) else value
+    return list(map(str, value.shape)) if isinstance(value, Tensor) else []
+
+
 class _Run(TorchDispatchMode):
     """Notes the operators that are called, the composed ones as what they are composed of."""
 

@@ -61,6 +61,13 @@ inline void store(BFloat16 *to, Vector value) {
 #endif
 }
 
+// What is left of a number that is stored in half as many bits.
+inline Vector rounded(Vector value) {
+    BFloat16 lanes[LANES];
+    store(lanes, value);
+    return load(lanes);
+}
+
 template <typename T>
 inline void store_some(T *to, Vector value, int count) {
     if (count == LANES) return store(to, value);
