@@ -8,7 +8,7 @@ from typing import Any
 import transformers
 
 from tasks.errors import ConfigurationError
-from worker.bench.load import Load, make_prompts
+from worker.bench.load import Load, context_of, make_prompts
 from worker.bench.models import open_model
 
 Run = Callable[[], dict[str, Any]]
@@ -123,6 +123,7 @@ def vllm(load: Load) -> Run:
         model=load.model,
         dtype=load.dtype,
         max_num_seqs=load.concurrency,
+        max_model_len=context_of(transformers.AutoConfig.from_pretrained(load.model, local_files_only=True)),
         enable_prefix_caching=False,
         disable_log_stats=True,
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 SHORTEST = 4
+MOST_CONTEXT = 4096
 
 
 @dataclass(frozen=True)
@@ -41,3 +42,8 @@ def make_prompts(tokenizer: Any, load: Load) -> list[str]:
         # Rubbish may be cut into more tokens than it was made of.
         made.append(tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"][: load.prompt_tokens]))
     return made
+
+
+def context_of(config: Any) -> int:
+    """Tokens that prompt and completion may have together, for a model of this configuration."""
+    return min(getattr(config, "max_position_embeddings", MOST_CONTEXT), MOST_CONTEXT)

@@ -15,14 +15,13 @@ import torch
 
 from tasks.errors import ModelError
 from tasks.sampling import Sampling
-from worker.bench.load import Load, make_prompts
+from worker.bench.load import Load, context_of, make_prompts
 from worker.bench.models import open_model
 from worker.device import device_name
 from worker.engine import native
 from worker.engine.engine import ContinuousEngine
 from worker.engine.protocol import Event, Request, Result
 
-MOST_CONTEXT = 4096
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
@@ -30,12 +29,11 @@ def measure_engine(load: Load) -> Callable[[], dict[str, Any]]:
     """A function that does the load once on the engine and returns what was measured."""
     model, tokenizer = open_model(load)
     weights = sum(parameter.nbytes for parameter in model.parameters())
-    context = min(getattr(model.config, "max_position_embeddings", MOST_CONTEXT), MOST_CONTEXT)
     engine = ContinuousEngine(
         model,
         tokenizer,
         slots=load.concurrency,
-        max_context=context,
+        max_context=context_of(model.config),
         deterministic=load.deterministic,
         native=native.load() if load.native else None,
     )
