@@ -160,6 +160,36 @@ def test_linear_layers_that_share_a_weight_are_packed_too(kernels: Native, dtype
         assert (model(x) - expected).abs().max() <= 3 * CLOSE[dtype]
 
 
+@given(
+    tokens=st.integers(1, 40),
+    cut=st.integers(0, 40),
+    heads=st.sampled_from([(1, 1), (4, 2), (6, 1)]),
+    dim=st.sampled_from([16, 48, 64, 128, 256]),
+    window=st.sampled_from([0, 9, 30]),
+    dtype=st.sampled_from(list(CLOSE)),
+)
+@hypothesis_settings(max_examples=40, deadline=None)
+def test_a_prompt_gives_the_same_bits_in_whatever_pieces_it_is_read(
+    kernels: Native, tokens: int, cut: int, heads: tuple[int, int], dim: int, window: int, dtype: torch.dtype
+) -> None:
+    query = torch.randn(heads[0], tokens, dim).to(dtype)
+    key, value = (torch.randn(heads[1], tokens, dim).to(dtype) for _ in range(2))
+
+    def read(pieces: list[tuple[int, int]]) -> torch.Tensor:
+        keys, values = (torch.zeros(2, 48, heads[1], dim, dtype=dtype) for _ in range(2))
+        found = []
+        for start, end in pieces:
+            slots, positions = torch.ones(end - start, dtype=torch.int32), torch.arange(start, end, dtype=torch.int32)
+            piece = (each[:, start:end] for each in (query, key, value))
+            found.append(kernels.attend(*piece, keys, values, slots, positions, dim**-0.5, window))
+        return torch.cat(found)
+
+    cut = min(cut, tokens)
+    halves = [piece for piece in ((0, cut), (cut, tokens)) if piece[0] < piece[1]]
+    one_by_one = read([(at, at + 1) for at in range(tokens)])
+    assert torch.equal(read([(0, tokens)]), one_by_one) and torch.equal(read(halves), one_by_one)
+
+
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty cache of built kernels; what `load` remembers is forgotten."""

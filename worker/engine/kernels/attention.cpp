@@ -1,19 +1,19 @@
 // Attention of a step's tokens over the slot cache.
 //
 // Keys and values lie as [slots, capacity, heads, dim]. A token costs one reading of the keys and values up to its own
-// position: no padding, no mask. Sums are kept in float whatever the cache holds, and none depends on the other tokens
-// of the step.
+// position: no padding, no mask; neighbouring tokens of a prompt share it. Sums are kept in float whatever the cache
+// holds, and none depends on the other tokens of the step.
 
 #include <algorithm>
 #include <atomic>
-#include <type_traits>
 #include <vector>
 
-#include "vectors.h"
+#include "mixing.h"
 
 namespace {
 
 constexpr float LEAST = -3.0e38f;
+constexpr int64_t TILE = 8;  // tokens that go through keys and values together
 
 struct Strides {
     int64_t token, head;  // in elements; the last dimension is contiguous
@@ -34,152 +34,14 @@ struct Attention {
 
 namespace {
 
-// Lane i of the outcome is the sum over vector i's lanes.
-inline Vector sums(Vector (&of)[LANES]) {
-    constexpr Integers EVEN = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
-    constexpr Integers ODD = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
-    for (int count = LANES; count > 1; count /= 2)
-        for (int i = 0; i < count / 2; i++)
-            of[i] = __builtin_shuffle(of[2 * i], of[2 * i + 1], EVEN) + __builtin_shuffle(of[2 * i], of[2 * i + 1], ODD);
-    return of[0];
-}
-
-template <typename T, int VECTORS>
-struct Query {
-    Vector parts[VECTORS];
-
-    explicit Query(const T *from) {
-        for (int v = 0; v < VECTORS; v++) parts[v] = load(from + v * LANES);
-    }
-
-    // A product whose lanes add up to that of query and key.
-    Vector operator*(const T *key) const {
-        Vector product = parts[0] * load(key);
-        for (int v = 1; v < VECTORS; v++) product += parts[v] * load(key + v * LANES);
-        return product;
-    }
-};
-
-#ifdef __AVX512BF16__
-template <int VECTORS>
-struct PairedQuery {
-    __m512bh parts[VECTORS / 2];
-
-    explicit PairedQuery(const BFloat16 *from) {
-        for (int v = 0; v < VECTORS / 2; v++) parts[v] = pairs(from + 2 * v * LANES);
-    }
-
-    Vector operator*(const BFloat16 *key) const {
-        __m512 product = _mm512_setzero_ps();
-        for (int v = 0; v < VECTORS / 2; v++)
-            product = _mm512_dpbf16_ps(product, parts[v], pairs(key + 2 * v * LANES));
-        return reinterpret_cast<Vector>(product);
-    }
-};
-
-template <typename T, int VECTORS>
-using QueryOf = std::conditional_t<std::is_same_v<T, BFloat16> && VECTORS % 2 == 0, PairedQuery<VECTORS>, Query<T, VECTORS>>;
-#else
-template <typename T, int VECTORS>
-using QueryOf = Query<T, VECTORS>;
-#endif
-
-// Keys or values that are needed soon, in sixteen steps, each a head of one position. It is never nothing: with no
-// branch in their loops the products are a tenth faster.
-template <typename T>
-struct Ahead {
-    const T *from;
-    int64_t step;
-
-    template <int DIM>
-    void fetch(int64_t at) const {
-        for (size_t byte = 0; byte < DIM * sizeof(T); byte += 64)
-            __builtin_prefetch(reinterpret_cast<const char *>(from + at * step) + byte, 0, 0);
-    }
-};
-
-// Where a sum of weighted values grows: [dim] floats, in the order that `finish` undoes.
-template <typename T, int VECTORS, typename = void>
-struct Mixture {
-    static void add(float *to, const T *values, int64_t row, const float *weights, int count,
-                    const Ahead<T> &ahead) {
-        Vector parts[VECTORS];
-        for (int v = 0; v < VECTORS; v++) parts[v] = load(to + v * LANES);
-        for (int i = 0; i < count; i++) {
-            ahead.template fetch<VECTORS * LANES>(i);
-            for (int v = 0; v < VECTORS; v++) parts[v] += weights[i] * load(values + i * row + v * LANES);
-        }
-        for (int v = 0; v < VECTORS; v++) store(to + v * LANES, parts[v]);
-    }
-
-    static void finish(const float *from, T *to) {
-        for (int v = 0; v < VECTORS; v++) store(to + v * LANES, load(from + v * LANES));
-    }
-};
-
-// Two neighbours are taken apart by a shift and a mask, which is half the work of widening each.
-template <int VECTORS>
-struct Mixture<BFloat16, VECTORS, std::enable_if_t<VECTORS % 2 == 0>> {
-    static void add(float *to, const BFloat16 *values, int64_t row, const float *weights, int count,
-                    const Ahead<BFloat16> &ahead) {
-        Vector parts[VECTORS];
-        for (int v = 0; v < VECTORS; v++) parts[v] = load(to + v * LANES);
-        for (int i = 0; i < count; i++) {
-            ahead.template fetch<VECTORS * LANES>(i);
-            for (int v = 0; v < VECTORS; v += 2) {
-                Words both;
-                std::memcpy(&both, values + i * row + v * LANES, sizeof both);
-                parts[v] += weights[i] * reinterpret_cast<Vector>(both << 16);
-                parts[v + 1] += weights[i] * reinterpret_cast<Vector>(both & 0xffff0000u);
-            }
-        }
-        for (int v = 0; v < VECTORS; v++) store(to + v * LANES, parts[v]);
-    }
-
-    static void finish(const float *from, BFloat16 *to) {
-        for (int v = 0; v < VECTORS; v += 2) {
-            Words halves[2];
-            for (int i = 0; i < 2; i++) {
-                BFloat16 rounded[LANES];
-                Halves bits;
-                store(rounded, load(from + (v + i) * LANES));
-                std::memcpy(&bits, rounded, sizeof bits);
-                halves[i] = __builtin_convertvector(bits, Words);
-            }
-            const Words together = halves[0] | halves[1] << 16;
-            std::memcpy(to + v * LANES, &together, sizeof together);
-        }
-    }
-};
-
-// Scores to weights that add up to 1.
-inline void soften(float *scores, int64_t blocks) {
-    Vector most = load(scores);
-    for (int64_t block = 1; block < blocks; block++) {
-        const Vector found = load(scores + block * LANES);
-        most = found > most ? found : most;
-    }
-    const Vector top = all(maximum(most));
-    Vector total = {};
-    for (int64_t block = 0; block < blocks; block++) {
-        const Vector weight = exponential(load(scores + block * LANES) - top);
-        total += weight;
-        store(scores + block * LANES, weight);
-    }
-    const float factor = 1.0f / sum(total);
-    for (int64_t block = 0; block < blocks; block++)
-        store(scores + block * LANES, load(scores + block * LANES) * factor);
-}
-
-// Some key heads of a token, and the positions that it sees.
+// Some key heads of neighbouring tokens of a slot. The last token sees `count` positions from `start` on, each before it
+// one less.
 struct Part {
-    int64_t token, first, last, start, count;
+    int64_t token, tokens, first, last, start, count;
 
-    Part(const Attention &call, int64_t item, int64_t parts) {
-        token = item / parts;
-        first = item % parts * call.key_heads / parts;
-        last = (item % parts + 1) * call.key_heads / parts;
-        const int64_t end = call.positions[token] + 1;
+    Part(const Attention &call, int64_t token, int64_t tokens, int64_t first, int64_t last)
+        : token(token), tokens(tokens), first(first), last(last) {
+        const int64_t end = call.positions[token + tokens - 1] + 1;
         start = call.window && end > call.window ? end - call.window : 0;
         count = end - start;
     }
@@ -203,26 +65,51 @@ struct Part {
     }
 };
 
-// Keys and values are read block by block, in the order in which they lie; what is read next is fetched meanwhile.
+// The heads of a part's tokens that read the same key head, one key head after the other: each a query.
+struct Queries {
+    const Attention &call;
+    const Part &part;
+    const int64_t shares = call.heads / call.key_heads, each = part.tokens * shares;  // of a key head
+    const int64_t count = (part.last - part.first) * each;
+
+    int64_t key_head(int64_t query) const { return part.first + query / each; }
+    int64_t token(int64_t query) const { return query % each / shares; }
+    int64_t head(int64_t query) const { return key_head(query) * shares + query % shares; }
+    bool is_first(int64_t query) const { return query % each == 0; }
+};
+
+// As many sums as fit into the registers, and then the rest.
+template <typename T, int VECTORS, int N>
+void mix(float *to, const T *values, int64_t row, const float *weights, int64_t length, int64_t queries, int count,
+         Ahead<T> ahead) {
+    for (; queries >= N; queries -= N, to += N * VECTORS * LANES, weights += N * length, ahead.step = 0)
+        Mixture<T, VECTORS>::template add<N>(to, values, row, weights, length, count, ahead);
+    if constexpr (N > 1)
+        if (queries > 0) mix<T, VECTORS, N - 1>(to, values, row, weights, length, queries, count, ahead);
+}
+
+// Keys and values are read block by block, in the order in which they lie; what is read next is fetched meanwhile. A
+// position that a token does not see has the weight 0, so that its sums are the same whatever other tokens there are.
 template <typename T, int VECTORS>
 void attend_part(const Attention &call, const Part &part, const Part *following) {
-    constexpr int DIM = VECTORS * LANES;
+    constexpr int DIM = VECTORS * LANES, AT_ONCE = VECTORS < 4 ? 6 : VECTORS < 24 ? 24 / VECTORS : 1;
     static thread_local std::vector<float> memory;
+    const Queries queries{call, part};
     const int64_t blocks = part.blocks(), length = blocks * LANES, row = call.key_heads * DIM;
-    const int64_t shares = call.heads / call.key_heads, heads = (part.last - part.first) * shares;
-    if (static_cast<int64_t>(memory.size()) < heads * (length + DIM)) memory.resize(heads * (2 * length + DIM));
-    float *scores = memory.data(), *mixed = scores + heads * length;
+    if (static_cast<int64_t>(memory.size()) < queries.count * (length + DIM))
+        memory.resize(queries.count * (2 * length + DIM));
+    float *scores = memory.data(), *mixed = scores + queries.count * length;
     const T *keys = part.in<T>(call.keys, call), *values = part.in<T>(call.values, call);
     for (int64_t block = 0; block < blocks; block++) {
         int64_t offsets[LANES];
         for (int i = 0; i < LANES; i++) offsets[i] = (block * LANES + std::min<int64_t>(i, part.rows(block) - 1)) * row;
-        const Integers is_real = ORDER < static_cast<int32_t>(part.rows(block));
-        for (int64_t head = 0; head < heads; head++) {
-            const int64_t key_head = part.first + head / shares;
-            const QueryOf<T, VECTORS> query(static_cast<const T *>(call.query) + part.token * call.of_query.token +
-                                            (part.first * shares + head) * call.of_query.head);
+        for (int64_t at = 0; at < queries.count; at++) {
+            const int64_t key_head = queries.key_head(at), token = queries.token(at);
+            const QueryOf<T, VECTORS> query(static_cast<const T *>(call.query) +
+                                            (part.token + token) * call.of_query.token +
+                                            queries.head(at) * call.of_query.head);
             Ahead<T> ahead{keys, 0};
-            if (head % shares == 0)
+            if (queries.is_first(at))
                 ahead = block + 1 < blocks ? part.ahead(keys, block + 1, key_head, call)
                                            : part.ahead(values, 0, key_head, call);
             Vector products[LANES];
@@ -231,27 +118,30 @@ void attend_part(const Attention &call, const Part &part, const Part *following)
                 ahead.template fetch<DIM>(i);
             }
             const Vector found = sums(products) * call.scale;
-            store(scores + head * length + block * LANES, is_real ? found : all(LEAST));
+            const int64_t seen = part.count - (part.tokens - 1 - token) - block * LANES;
+            const Integers is_seen = ORDER < static_cast<int32_t>(std::clamp<int64_t>(seen, 0, LANES));
+            store(scores + at * length + block * LANES, is_seen ? found : all(LEAST));
         }
     }
-    for (int64_t head = 0; head < heads; head++) {
-        float *sum = mixed + head * DIM;
-        for (int at = 0; at < DIM; at++) sum[at] = 0.0f;
-        soften(scores + head * length, blocks);
-    }
+    std::fill_n(mixed, queries.count * DIM, 0.0f);
+    for (int64_t at = 0; at < queries.count; at++) soften(scores + at * length, blocks);
     for (int64_t block = 0; block < blocks; block++)
-        for (int64_t head = 0; head < heads; head++) {
-            const int64_t key_head = part.first + head / shares;
+        for (int64_t at = 0; at < queries.count; at += queries.each) {
+            const int64_t key_head = queries.key_head(at);
             Ahead<T> ahead{values, 0};
-            if (head % shares == 0 && block + 1 < blocks)
+            if (block + 1 < blocks)
                 ahead = part.ahead(values, block + 1, key_head, call);
-            else if (head % shares == 0 && following)
-                ahead = following->ahead(following->in<T>(call.keys, call), 0, following->first + head / shares, call);
-            Mixture<T, VECTORS>::add(mixed + head * DIM, values + block * LANES * row + key_head * DIM, row,
-                                     scores + head * length + block * LANES, part.rows(block), ahead);
+            else if (following)
+                ahead = following->ahead(following->in<T>(call.keys, call), 0,
+                                         following->first + (key_head - part.first) % (following->last - following->first),
+                                         call);
+            mix<T, VECTORS, AT_ONCE>(mixed + at * DIM, values + block * LANES * row + key_head * DIM, row,
+                                     scores + at * length + block * LANES, length, queries.each, part.rows(block),
+                                     ahead);
         }
-    T *out = static_cast<T *>(call.out) + (part.token * call.heads + part.first * shares) * DIM;
-    for (int64_t head = 0; head < heads; head++) Mixture<T, VECTORS>::finish(mixed + head * DIM, out + head * DIM);
+    for (int64_t at = 0; at < queries.count; at++)
+        Mixture<T, VECTORS>::finish(mixed + at * DIM, static_cast<T *>(call.out) +
+                                                          ((part.token + queries.token(at)) * call.heads + queries.head(at)) * DIM);
 }
 
 // The step's keys or values go to their places.
@@ -263,9 +153,33 @@ void keep(const Attention &call, const void *from, const Strides &strides, void 
                     static_cast<const T *>(from) + token * strides.token + head * strides.head, call.dim * sizeof(T));
 }
 
+// Tokens from `token` on that follow one another in a slot and see its positions from the first on.
+int64_t run_from(const Attention &call, int64_t token) {
+    int64_t end = token + 1;
+    while (end < call.tokens && call.slots[end] == call.slots[token] &&
+           call.positions[end] == call.positions[end - 1] + 1 && (!call.window || call.positions[end] < call.window))
+        end++;
+    return end - token;
+}
+
+// A run is cut into tiles of tokens, which go through one key head after the other, so that its keys stay near.
+std::vector<Part> parts_of(const Attention &call) {
+    const int64_t cuts = call.tokens < 4 * call.threads ? call.key_heads : 1;
+    std::vector<Part> parts;
+    for (int64_t token = 0, run; token < call.tokens; token += run) {
+        run = run_from(call, token);
+        for (int64_t cut = 0, of = run > 1 ? call.key_heads : cuts; cut < of; cut++)
+            for (int64_t at = 0; at < run; at += TILE)
+                parts.emplace_back(call, token + at, std::min(TILE, run - at), call.key_heads * cut / of,
+                                   call.key_heads * (cut + 1) / of);
+    }
+    return parts;
+}
+
 template <typename T, int VECTORS>
 void attend_all(const Attention &call) {
-    const int64_t parts = call.tokens < 4 * call.threads ? call.key_heads : 1, items = call.tokens * parts;
+    const std::vector<Part> parts = parts_of(call);
+    const int64_t count = parts.size();
     std::atomic<int64_t> taken{0};
 #pragma omp parallel num_threads(call.threads)
     {
@@ -274,10 +188,9 @@ void attend_all(const Attention &call) {
             keep<T>(call, call.key, call.of_key, call.keys, token);
             keep<T>(call, call.value, call.of_value, call.values, token);
         }
-        for (int64_t item = taken++, next; item < items; item = next) {
+        for (int64_t at = taken++, next; at < count; at = next) {
             next = taken++;
-            const Part part(call, item, parts), following(call, std::min(next, items - 1), parts);
-            attend_part<T, VECTORS>(call, part, next < items ? &following : nullptr);
+            attend_part<T, VECTORS>(call, parts[at], next < count ? &parts[next] : nullptr);
         }
     }
 }
