@@ -1,10 +1,13 @@
 """Models as transformers makes them from a folder or a hub."""
 
+import logging
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
+
+logger = logging.getLogger(__name__)
 
 
 def open_weights(source: str, **options: Any) -> Any:
@@ -12,8 +15,14 @@ def open_weights(source: str, **options: Any) -> Any:
 
     What is to be computed for tensors without storage it leaves out, as that takes time and 35 MB of torch's code.
     """
-    with _Spared():
-        return AutoModelForCausalLM.from_pretrained(source, trust_remote_code=False, **options)
+    options |= {"trust_remote_code": False}
+    try:
+        with _Spared():
+            return AutoModelForCausalLM.from_pretrained(source, **options)
+    except RuntimeError as error:
+        # Such as a model that joins counted positions to tensors without storage.
+        logger.info("%s is made with nothing left out: %s", source, error)
+        return AutoModelForCausalLM.from_pretrained(source, **options)
 
 
 class _Spared(TorchFunctionMode):

@@ -3,6 +3,7 @@
 ``python -m tests.faults.simulated --model NAME``. One step takes ``SIMULATED_STEP`` seconds and gives every running
 request one token. Prompts that begin with ``!`` make engine, task or process fail on purpose; ``KILL_BEFORE_FINISH``
 names a file: the process that finds it missing makes it, then dies between its last write and the chunk's end.
+``CLOSING_FAILS`` makes Celery fail once where it attends to a lost connection, with what kombu was seen to raise.
 ``CLOCK_SHIFT`` is by how many seconds this process's clock is wrong.
 """
 
@@ -17,6 +18,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from celery.worker.consumer import Consumer
 
 from tasks.errors import TouchstoneError, Unavailable
 from tasks.ledger.records import Environment
@@ -131,6 +134,17 @@ class FaultyRunner(ChunkRunner):
         return held
 
 
+def give_up_once() -> None:
+    """Celery asks a lost connection to give back what was not acknowledged; kombu may find no transport for that."""
+    attend = Consumer.on_connection_error_after_connected
+
+    def give_up(consumer: Consumer, error: Exception) -> None:
+        Consumer.on_connection_error_after_connected = attend
+        raise AttributeError("'NoneType' object has no attribute 'hostname'") from error
+
+    Consumer.on_connection_error_after_connected = give_up
+
+
 def die_once(file: str) -> None:
     """Kill this process, unless that has been done."""
     try:
@@ -155,6 +169,8 @@ def main() -> int:
     if shift := float(os.environ.get("CLOCK_SHIFT", "0")):
         right = time.time
         time.time = lambda: right() + shift
+    if os.environ.get("CLOSING_FAILS"):
+        give_up_once()
     settings = Settings.from_environment()
     try:
         spec = Registry.load(settings.models).get(options.model)

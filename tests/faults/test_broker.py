@@ -117,6 +117,22 @@ def fill(redis: Redis) -> None:
             client.append("ballast", "x" * 10_000)
 
 
+def test_case_34_celery_gives_up(scene: Scene) -> None:
+    """Fault: Redis restarts, and Celery gives up while it closes the lost connection. Injection: SIGKILL, and an error
+    in closing that kombu was seen to raise. Must hold: the same process consumes again; nothing is lost; it still
+    ends when it is told.
+    """
+    (worker,) = scene.workers(1, CLOSING_FAILS="1")
+    scene.submit(30, tokens=20)
+    scene.redis.kill()
+    scene.redis.start()
+    until(lambda: b"Celery has given up" in worker.log.read_bytes(), 30, "Celery gives up")
+    scene.submit(40)
+    assert scene.drained(60).outcomes["done"] == 70
+    worker.popen.terminate()
+    assert worker.popen.wait(30) == 0
+
+
 def test_case_34_restarted_six_times(scene: Scene) -> None:
     """Fault: Redis restarts again and again. Injection: six SIGKILLs in 12 s. Must hold: workers consume again by
     themselves (seen by a run that is submitted afterwards); nothing is lost.
