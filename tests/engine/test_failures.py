@@ -4,11 +4,15 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, GPTJConfig
 
+from tasks.errors import ModelError
 from tasks.sampling import Sampling
 from tasks.states import FinishReason
 from tests.engine.tiny import CONFIGS, character_tokenizer, expect, make_engine, run
+from worker.engine import native
 from worker.engine.detokenizer import Detokenizer
+from worker.engine.engine import ContinuousEngine
 from worker.engine.protocol import Request
 
 kinds = pytest.mark.parametrize("kind", list(CONFIGS))
@@ -111,3 +115,28 @@ def test_text_that_cannot_be_decoded_at_the_end_is_one_request_s_error(
     assert results["10"].finish_reason is FinishReason.LENGTH and results["10"].error is None
     assert results["40"].finish_reason is FinishReason.ERROR and "no such token" in results["40"].error
     assert engine.active == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (BloomConfig(vocab_size=33, hidden_size=32, n_layer=2, n_head=2), "does not run on the engine"),
+        (
+            GPTJConfig(vocab_size=33, n_embd=32, n_layer=2, n_head=2, n_positions=64, rotary_dim=8),
+            "computes something else on the engine than by itself",
+        ),
+        (
+            Gemma2Config(vocab_size=33, hidden_size=32, intermediate_size=48, num_hidden_layers=2, head_dim=16),
+            "soft capping",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_model_with_another_kind_of_attention_is_refused(config: Any, message: str) -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)
+    with pytest.raises(ModelError, match=message):
+        ContinuousEngine(model, character_tokenizer(), slots=2, max_context=32, native=native.load())

@@ -145,7 +145,7 @@ class ModelRunner:
         name = type(self.model).__name__
         try:
             distance = _distance(self._trial(tokens), expected)
-        except (TypeError, RuntimeError, AttributeError, KeyError, NotImplementedError) as error:
+        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
             raise ModelError(f"{name} does not run on the engine: {type(error).__name__}: {error}") from error
         tolerance = TOLERANCE.get(self.model.dtype, LOOSE)
         if not distance <= tolerance:
