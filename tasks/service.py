@@ -6,13 +6,13 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from tasks.celery import make_app
-from tasks.dispatch import Dispatcher, DispatchThread
 from tasks.errors import InvalidInput
+from tasks.files.read.text import checked
 from tasks.ledger import Ledger
 from tasks.ledger.records import NewPrompt, NewRun, Run
-from tasks.live import Live
-from tasks.prompts import checked
+from tasks.queue.celery import make_app
+from tasks.queue.dispatch import Dispatcher, DispatchThread
+from tasks.queue.live import Live
 from tasks.registry import Registry
 from tasks.sampling import check_settings
 from tasks.settings import Settings

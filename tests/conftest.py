@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.ledger import Ledger
-from tasks.migrate import migrate
+from tasks.ledger.migrate import migrate
 from tasks.settings import ROOT, Settings
 from tests.postgres import cluster, find_binaries
 

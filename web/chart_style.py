@@ -8,9 +8,9 @@ from html import escape
 
 import plotly.graph_objects as go
 
-from tasks import grace_texts
-from tasks.grace_texts import Language
-from tasks.statistics import Estimate
+from tasks.measures import grace_texts
+from tasks.measures.grace_texts import Language
+from tasks.measures.statistics import Estimate
 
 Value = float | Estimate | None
 

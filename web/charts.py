@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 import plotly.graph_objects as go
 
-from tasks.grace_texts import Language
+from tasks.measures.grace_texts import Language
 from web.chart_style import (
     GREY,
     Source,

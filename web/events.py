@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.errors import NotFound, Unavailable
 from tasks.ledger.records import Run
-from tasks.live import LiveEvent
+from tasks.queue.live import LiveEvent
 from tasks.service import Service
 from web import views
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from plotly.io import to_json
 
-from tasks.answers import times_of
-from tasks.grace import Axis, AxisScore, axes_of
-from tasks.grace_texts import Language, text
-from tasks.latency import LatencySummary, phases_of, summarise
 from tasks.ledger.samples import Sample
+from tasks.measures.answers import times_of
+from tasks.measures.grace import Axis, AxisScore, axes_of
+from tasks.measures.grace_texts import Language, text
+from tasks.measures.latency import LatencySummary, phases_of, summarise
 from tasks.service import Service
 from web.charts import interval_chart, latency_ecdf
 from web.radar import radar_data, radar_plot

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, g, redirect, request
 from flask.typing import ResponseReturnValue
 
-from tasks.grace_texts import Language
+from tasks.measures.grace_texts import Language
 from web.host import service
 
 TEXTS: dict[str, dict[str, str]] = tomllib.loads((Path(__file__).parent / "texts.toml").read_text(encoding="utf-8"))

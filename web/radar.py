@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
-from tasks.grace import RADAR_AXES, Axis, AxisScore
-from tasks.grace_texts import Language
-from tasks.statistics import Estimate
+from tasks.measures.grace import RADAR_AXES, Axis, AxisScore
+from tasks.measures.grace_texts import Language
+from tasks.measures.statistics import Estimate
 from web.chart_style import (
     Source,
     Style,

@@ -9,7 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tasks.statistics import Estimate
+from tasks.measures.statistics import Estimate
 from web.chart_style import GREY, legend_above
 
 TOP = 5.0

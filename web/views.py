@@ -3,8 +3,8 @@
 from dataclasses import asdict
 from typing import Any
 
-from tasks.answers import completion_phases
 from tasks.ledger.records import Completion, Worker
+from tasks.measures.answers import completion_phases
 from tasks.service import Service
 from tasks.states import WorkerState
 

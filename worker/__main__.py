@@ -6,11 +6,11 @@ import logging
 import sys
 
 from tasks.errors import ConfigurationError, TouchstoneError, Unavailable
+from tasks.host.supervisor import EXIT_CANNOT_START, EXIT_TRY_AGAIN
 from tasks.registry import ModelSpec, Registry
 from tasks.settings import Settings
-from tasks.supervisor import EXIT_CANNOT_START, EXIT_TRY_AGAIN
-from worker import lean
-from worker.loaded import LoadedModel
+from worker import import_stub as lean
+from worker.backends.loaded import LoadedModel
 from worker.process import WorkerProcess
 
 
@@ -31,9 +31,9 @@ def main() -> int:
 
 
 def load(spec: ModelSpec) -> LoadedModel:
-    """`worker.load.load`, with torch imported no sooner than the worker has shown itself."""
+    """`worker.backends.local.load`, with torch imported no sooner than the worker has shown itself."""
     lean.install()
-    loaded: LoadedModel = importlib.import_module("worker.load").load(spec)
+    loaded: LoadedModel = importlib.import_module("worker.backends.local").load(spec)
     return loaded
 
 

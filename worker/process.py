@@ -12,23 +12,23 @@ from typing import Any
 
 from celery.signals import worker_ready, worker_shutting_down
 
-from tasks import jobs
-from tasks.celery import app, queue_name
-from tasks.consume import consume
-from tasks.dispatch import Dispatcher
 from tasks.errors import TouchstoneError, Unavailable
 from tasks.ledger import Ledger
+from tasks.ledger.locality import check_home
 from tasks.ledger.records import Worker
-from tasks.live import Live
-from tasks.locality import check_home
+from tasks.queue import jobs
+from tasks.queue.celery import app, queue_name
+from tasks.queue.consume import consume
+from tasks.queue.dispatch import Dispatcher
+from tasks.queue.live import Live
 from tasks.registry import ModelSpec
 from tasks.settings import Settings
 from tasks.states import RunKind, WorkerState
+from worker.backends.loaded import LoadedModel
+from worker.backends.loop import load_and_start
 from worker.cores import pin_cores
-from worker.loaded import LoadedModel
-from worker.loop import load_and_start
-from worker.pulse import Pulse
-from worker.runner import THREADS, ChunkRunner
+from worker.executor import THREADS, ChunkExecutor
+from worker.heartbeat import Heartbeat
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class WorkerProcess:
             raise
         self._register(WorkerState.LOADING, model)
         dispatcher = Dispatcher(app, self.ledger, self.settings)
-        runner = ChunkRunner(
+        runner = ChunkExecutor(
             spec=self.spec,
             model=model,
             loop=loop,
@@ -70,12 +70,12 @@ class WorkerProcess:
         )
         jobs.attach("generate", runner.generate)
         self._connect_signals(runner)
-        Pulse(runner, dispatcher).start()
+        Heartbeat(runner, dispatcher).start()
         consume([queue_name(self.spec.name, lane) for lane in RunKind], "threads", POOL_THREADS)
         runner.state = WorkerState.STOPPED
         self._tell(runner.state)
 
-    def _connect_signals(self, runner: ChunkRunner) -> None:
+    def _connect_signals(self, runner: ChunkExecutor) -> None:
         def ready(**_: Any) -> None:
             # Celery's own way with these waits for every task in the signal's handler: one way to stop is enough.
             for number in (signal.SIGQUIT, signal.SIGINT):
@@ -93,7 +93,7 @@ class WorkerProcess:
         worker_ready.connect(ready, weak=False)
         worker_shutting_down.connect(stopping, weak=False)
 
-    def _drain(self, runner: ChunkRunner) -> None:
+    def _drain(self, runner: ChunkExecutor) -> None:
         """Wait until what runs has ended or was given back, then end this process: Celery may wait without bound."""
         deadline = time.monotonic() + self.settings.drain + RELEASE_SECONDS
         self._tell(runner.state)  # no more work is to be sent here

@@ -129,7 +129,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Completion:
-    """One terminal row. Times are seconds since 1970 (see docs of the phases in `tasks.latency`)."""
+    """One terminal row. Times are seconds since 1970 (see docs of the phases in `tasks.measures.latency`)."""
 
     run: str
     model: str

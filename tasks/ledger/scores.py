@@ -84,8 +84,8 @@ class Scores:
     def of_sample(self, sample: Sample) -> list[tuple[str, int, str | None, str, float]]:
         """Scores of the completions of a sample.
 
-        Rows are (model, number of the prompt, category, metric, value), as `tasks.grace.axes_of` takes them; prompts
-        are numbered across runs.
+        Rows are (model, number of the prompt, category, metric, value), as `tasks.measures.grace.axes_of` takes them;
+        prompts are numbered across runs.
         """
         numbers: dict[tuple[str, int], int] = {}
         found = []

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tasks.settings import ROOT
-from worker.bench.engine import compare
-from worker.bench.measure import quantiles
+from worker.bench.engine_alone import quantiles
+from worker.bench.generation import compare
 
 SMALL = ["--random-weights", "gpt2:4m", "--requests", "6", "--concurrency", "3", "--new-tokens", "5", "--threads", "1"]
 SMALL += ["--prompt-tokens", "7", "--rounds", "1", "--ignore-eos"]

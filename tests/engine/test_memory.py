@@ -10,18 +10,18 @@ from transformers import AutoModelForCausalLM
 
 from tasks.settings import ROOT
 from tests.engine.tiny import CONFIGS, reference_model
+from worker.backends.weights import open_weights
 from worker.engine.cache import SlotCache
 from worker.engine.layout import Layout, Span
-from worker.weights import open_weights
 
 # In a process of its own, as a worker is: torch is imported here already.
 AS_A_WORKER = """
 import sys
-from worker import lean
+from worker import import_stub as lean
 lean.install()
 import torch
-import worker.load
-from worker.weights import open_weights
+import worker.backends.local
+from worker.backends.weights import open_weights
 model = open_weights({folder!r})
 assert model(torch.tensor([[2, 3]])).logits.isfinite().all()
 print(*sorted({{"sympy", "torch.distributed.tensor", "torch._inductor"}} & sys.modules.keys()))

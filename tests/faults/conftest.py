@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from tasks.errors import ConfigurationError
-from tasks.redis_server import find_binary
+from tasks.host.redis_server import find_binary
 from tests.conftest import require
-from tests.faults.scene import REAL, Scene
+from tests.faults.deployment import REAL, Scene
 from tests.postgres import Cluster, find_binaries
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tasks.redis_server import find_binary, free_port
+from tasks.host.redis_server import find_binary, free_port
 from tasks.settings import ROOT
 
 END_SECONDS = 5.0

@@ -22,15 +22,15 @@ from pathlib import Path
 from celery.worker.consumer import Consumer
 
 from tasks.errors import TouchstoneError, Unavailable
+from tasks.host.supervisor import EXIT_CANNOT_START, EXIT_TRY_AGAIN
 from tasks.ledger.records import Environment
 from tasks.registry import ModelSpec, Registry
 from tasks.settings import Settings
 from tasks.states import FinishReason
-from tasks.supervisor import EXIT_CANNOT_START, EXIT_TRY_AGAIN
 from worker import process
+from worker.backends.loaded import LoadedModel
 from worker.engine.protocol import Delta, Event, Request, Result
-from worker.loaded import LoadedModel
-from worker.runner import ChunkRunner, Work
+from worker.executor import ChunkExecutor, Work
 
 Emit = Callable[[Event], None]
 
@@ -113,7 +113,7 @@ def fail_on_purpose(prompt: str) -> None:
             raise MemoryError("simulated: no memory for this prompt")
 
 
-class FaultyRunner(ChunkRunner):
+class FaultyRunner(ChunkExecutor):
     """Fails in the task's thread, or dies there."""
 
     def _submit_all(self, work: Work) -> None:
@@ -165,7 +165,7 @@ def main() -> int:
     parser.add_argument("--model", required=True)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    process.ChunkRunner = FaultyRunner
+    process.ChunkExecutor = FaultyRunner
     if shift := float(os.environ.get("CLOCK_SHIFT", "0")):
         right = time.time
         time.time = lambda: right() + shift

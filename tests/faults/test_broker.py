@@ -5,9 +5,9 @@ import time
 import pytest
 from redis.exceptions import OutOfMemoryError
 
-from tasks.doctor import examine
+from tasks.host.doctor import examine
+from tests.faults.deployment import Scene
 from tests.faults.processes import Redis, until
-from tests.faults.scene import Scene
 
 FREEZE_SECONDS = 8.0
 

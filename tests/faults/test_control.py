@@ -6,8 +6,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from tasks.states import Outcome, RunAction, RunKind, RunState
+from tests.faults.deployment import LEASE, Scene
 from tests.faults.processes import until
-from tests.faults.scene import LEASE, Scene
 
 RACES = 1000
 

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from tests.conftest import require
+from tests.faults.deployment import LEASE, Scene
 from tests.faults.processes import until
-from tests.faults.scene import LEASE, Scene
 from tests.postgres import Cluster
 
 WAIT_SECONDS = 7.0  # what a submit may take while the ledger is away: 5 s of waiting, and some

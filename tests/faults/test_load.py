@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tasks.states import Outcome, RunAction, RunKind
 from tests.conftest import require
+from tests.faults.deployment import Scene
 from tests.faults.processes import Process, until
-from tests.faults.scene import Scene
 
 ADMITTED_SECONDS = 2.0  # I9, at the 95th percentile
 ARENA_RUNS = 40

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from celery import Celery
 
-from tasks.celery import make_app, queue_name
+from tasks.queue.celery import make_app, queue_name
 from tasks.states import RunKind
+from tests.faults.deployment import MODEL, Scene
 from tests.faults.processes import python, until
-from tests.faults.scene import MODEL, Scene
 
 TRIES = 10
 QUEUE = queue_name(MODEL, RunKind.BULK)

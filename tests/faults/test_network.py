@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import require
+from tests.faults.deployment import LEASE, SHORT, SIMULATED, Scene
 from tests.faults.network import Network, network
 from tests.faults.processes import Process, Redis, python, until
-from tests.faults.scene import LEASE, SHORT, SIMULATED, Scene
 from tests.faults.wire import Wire
 from tests.postgres import Cluster, find_binaries
 

@@ -7,8 +7,8 @@ from sqlalchemy import select
 
 from tasks.ledger.tables import chunk
 from tasks.states import ChunkState, FinishReason, RunKind
+from tests.faults.deployment import Scene
 from tests.faults.processes import until
-from tests.faults.scene import Scene
 
 
 def assert_only_the_poison_failed(scene: Scene, prompts: list[str], poison: str, seconds: float = 90) -> str:

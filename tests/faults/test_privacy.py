@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from tasks.states import RunKind
+from tests.faults.deployment import MODEL, Scene
 from tests.faults.overheard import Eavesdropper, held_by
 from tests.faults.processes import until
-from tests.faults.scene import MODEL, Scene
 
 
 def test_no_prompt_in_redis_or_in_logs(scene: Scene) -> None:

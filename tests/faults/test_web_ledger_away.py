@@ -13,8 +13,8 @@ from tasks.ledger import Ledger
 from tasks.ledger.submission import ABANDONED_SECONDS, PIECE
 from tasks.ledger.tables import chunk, prompt, run
 from tests.clock import pass_time
+from tests.faults.deployment import MODEL, Scene, Web
 from tests.faults.processes import until
-from tests.faults.scene import MODEL, Scene, Web
 from tests.postgres import Cluster
 
 BOUND_SECONDS = 7.0  # 5 s of waiting, and some for two busy cores

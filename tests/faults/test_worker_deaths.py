@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.deployment import LEASE, Scene
 from tests.faults.processes import until
-from tests.faults.scene import LEASE, Scene
 
 RECOVERY = LEASE + 10  # I8
 

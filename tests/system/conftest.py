@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tasks.errors import ConfigurationError
-from tasks.redis_server import find_binary, free_port
+from tasks.host.redis_server import find_binary, free_port
 from tasks.settings import ROOT
 from tests.conftest import require
 

@@ -10,7 +10,7 @@ import pytest
 from tasks.settings import ROOT
 from tests.conftest import require
 from tests.postgres import find_binaries
-from worker.bench.crew import shares
+from worker.bench.simulated_workers import shares
 
 SMALL = [
     "--prompts",

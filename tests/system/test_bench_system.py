@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.errors import ConfigurationError
-from tasks.redis_server import find_binary
+from tasks.host.redis_server import find_binary
 from tasks.settings import ROOT
 from tests.conftest import require
 from tests.postgres import find_binaries

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tasks.answers import completion_phases
 from tasks.ledger.records import Completion
+from tasks.measures.answers import completion_phases
 from tasks.states import FinishReason
 
 

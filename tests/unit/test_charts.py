@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.grace import IDENTIFICATION, axes_of
-from tasks.statistics import Estimate
+from tasks.measures.grace import IDENTIFICATION, axes_of
+from tasks.measures.statistics import Estimate
 from web.chart_style import COLOURS, style_of
 from web.charts import Source, interval_chart, latency_ecdf, radar_data, radar_plot
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import grace_texts
-from tasks.diversity import diversity, repetition, units
-from tasks.grace import (
+from tasks.measures import grace_texts
+from tasks.measures.diversity import diversity, repetition, units
+from tasks.measures.grace import (
     DIVERSITY,
     IDENTIFICATION,
     VALID,
@@ -20,11 +20,11 @@ from tasks.grace import (
     score_answer,
     validity_by_category,
 )
-from tasks.identification import MIN_POOL, POOL_FILE, Pool, identification, pool
-from tasks.latency import CPU, GPU, Phases
+from tasks.measures.identification import MIN_POOL, POOL_FILE, Pool, identification, pool
+from tasks.measures.latency import CPU, GPU, Phases
+from tasks.measures.statistics import wilson
+from tasks.measures.validity import has_right_script, is_echo, is_finished, is_valid, strip_echo
 from tasks.states import FinishReason
-from tasks.statistics import wilson
-from tasks.validity import has_right_script, is_echo, is_finished, is_valid, strip_echo
 
 SPRING = "写一首关于春天的诗"
 POEM = "春风拂过小河边，柳絮轻轻落满船。花开一树山如画，诗在心头月在天。"

@@ -22,7 +22,7 @@ from tasks.ledger.records import Claim, Completion, Environment, NewPrompt, NewR
 from tasks.ledger.tables import chunk, run, worker
 from tasks.states import ChunkState, FinishReason, Outcome, RunKind, RunState, WorkerState
 from tests.clock import pass_time
-from tests.unit.truth import MODELS, Truth
+from tests.unit.ledger_model import MODELS, Truth
 
 T = TypeVar("T")
 MADE_WITH = Environment("e", {})

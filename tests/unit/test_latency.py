@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.latency import CPU, PROFILES, Objectives, Phases, Times, meets, phases_of, summarise
+from tasks.measures.latency import CPU, PROFILES, Objectives, Phases, Times, meets, phases_of, summarise
+from tasks.measures.statistics import wilson
 from tasks.states import Outcome
-from tasks.statistics import wilson
 
 WARM = Times(
     created=100.0,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import ConfigurationError
-from tasks.locality import check_home, note_home
+from tasks.ledger.locality import check_home, note_home
 from tasks.settings import Settings
 
 ELSEWHERE = "redis://192.0.2.7:6379/0"  # an address that is nobody's

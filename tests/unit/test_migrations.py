@@ -10,8 +10,8 @@ from sqlalchemy import inspect, text
 
 from tasks.errors import ConfigurationError
 from tasks.ledger import Ledger
+from tasks.ledger.migrate import migrate
 from tasks.ledger.tables import metadata
-from tasks.migrate import migrate
 from tasks.settings import Settings
 from tasks.states import RunKind, RunState
 

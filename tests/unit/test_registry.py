@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.embedded import share_cores
 from tasks.errors import ConfigurationError, NotFound
+from tasks.host.up import share_cores
 from tasks.registry import ModelSpec, Registry
 from tasks.settings import ROOT
 

@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from tasks import grace_texts
-from tasks.grace import DIVERSITY, IDENTIFICATION, Axis, AxisScore, axes_of
-from tasks.latency import Times, summarise
-from tasks.markdown import inert, table
-from tasks.report import ReportExample, ReportModel, RunReport, render
-from tasks.statistics import Estimate
+from tasks.measures import grace_texts
+from tasks.measures.grace import DIVERSITY, IDENTIFICATION, Axis, AxisScore, axes_of
+from tasks.measures.latency import Times, summarise
+from tasks.measures.markdown import inert, table
+from tasks.measures.report import ReportExample, ReportModel, RunReport, render
+from tasks.measures.statistics import Estimate
 
 LATENCY = summarise(
     [

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import statistics
-from tasks.statistics import Estimate, cluster_bootstrap, clustered_share, percentiles, union_length, wilson
+from tasks.measures import statistics
+from tasks.measures.statistics import Estimate, cluster_bootstrap, clustered_share, percentiles, union_length, wilson
 
 
 def test_wilson_by_hand():

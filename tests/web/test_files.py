@@ -13,8 +13,8 @@ from flask import Flask
 from sqlalchemy import func, select
 from werkzeug.serving import make_server
 
-from tasks import remote
 from tasks.__main__ import main
+from tasks.commands import client as remote
 from tasks.ledger import Ledger
 from tasks.ledger.submission import PIECE
 from tasks.ledger.tables import chunk, prompt, run

@@ -10,12 +10,12 @@ from flask.testing import FlaskClient
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import Engine
 
-from tasks.answers import answer_of
-from tasks.grace import score_answer
 from tasks.ledger import Ledger
+from tasks.ledger.migrate import migrate
 from tasks.ledger.records import Completion, NewPrompt, NewRun
 from tasks.ledger.samples import SAMPLE
-from tasks.migrate import migrate
+from tasks.measures.answers import answer_of
+from tasks.measures.grace import score_answer
 from tasks.settings import Settings
 from tasks.states import FinishReason, RunKind
 from web import create_app

@@ -7,8 +7,8 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from tasks.errors import TouchstoneError
+from tasks.files.read.text import read_text
 from tasks.ledger.records import NewPrompt
-from tasks.prompts import read_text
 from tasks.states import RunKind
 from web import security, views
 from web.host import service

@@ -4,7 +4,7 @@ from flask import Blueprint, Response, render_template, request
 from flask.typing import ResponseReturnValue
 from plotly.offline import get_plotlyjs
 
-from tasks.grace_texts import text
+from tasks.measures.grace_texts import text
 from web import language
 from web.host import figures, service
 

@@ -6,7 +6,7 @@ from flask.typing import ResponseReturnValue
 from markdown_it import MarkdownIt
 
 from tasks.errors import Unavailable
-from tasks.report import ReportExample, ReportModel, RunReport, render
+from tasks.measures.report import ReportExample, ReportModel, RunReport, render
 from tasks.settings import ROOT
 from web import language
 from web.host import figures, service

@@ -3,7 +3,7 @@
 from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from tasks.answers import completion_phases
+from tasks.measures.answers import completion_phases
 from tasks.states import RunAction
 from web import language
 from web.host import figures, service

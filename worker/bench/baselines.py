@@ -8,8 +8,8 @@ from typing import Any
 import transformers
 
 from tasks.errors import ConfigurationError
-from worker.bench.load import Load, context_of, make_prompts
 from worker.bench.models import open_model
+from worker.bench.traffic import Load, context_of, make_prompts
 
 Run = Callable[[], dict[str, Any]]
 ONE_BY_ONE = 8  # prompts that are enough where they run one after the other

@@ -11,8 +11,8 @@ import sys
 from typing import Any
 
 from tasks.errors import TouchstoneError
-from worker import lean
-from worker.bench.load import Load
+from worker import import_stub as lean
+from worker.bench.traffic import Load
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
         try:
             if name == "engine":
                 lean.install()  # as its worker does; the others are as they come
-            measure = importlib.import_module("worker.bench.measure")
+            measure = importlib.import_module("worker.bench.engine_alone")
             run = measure.measure_engine(load) if name == "engine" else _baseline(name)(load)
             answers.write(json.dumps(measure.environment()) + "\n")
             for _ in sys.stdin:

@@ -17,9 +17,9 @@ from transformers import (
 )
 
 from tasks.errors import ModelError
-from worker.bench.load import Load
-from worker.device import choose_device
-from worker.weights import open_weights
+from worker.backends.device import choose_device
+from worker.backends.weights import open_weights
+from worker.bench.traffic import Load
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FIRST_CHARACTER = 0x4E00

@@ -4,8 +4,8 @@ import statistics
 import time
 import urllib.request
 
+from tasks.host.redis_server import free_port
 from tasks.ledger import Ledger
-from tasks.redis_server import free_port
 from tasks.settings import Settings
 from worker.bench.processes import running, wait_for_web
 

@@ -21,15 +21,15 @@ from typing import Any
 from sqlalchemy import text
 
 from tasks.errors import TouchstoneError
+from tasks.host.supervisor import EXIT_CANNOT_START
 from tasks.ledger import Ledger
 from tasks.ledger.records import NewPrompt, NewRun
 from tasks.service import MAX_CHUNK
 from tasks.settings import ROOT, Settings
 from tasks.states import RunKind
-from tasks.supervisor import EXIT_CANNOT_START
-from worker.bench.crew import Crew, Found, database_bytes, work
+from worker.bench.deployment import model_names, scene, simulated_models
 from worker.bench.pages import page_times
-from worker.bench.scene import model_names, scene, simulated_models
+from worker.bench.simulated_workers import Crew, Found, database_bytes, work
 
 PACKAGES = ("celery", "kombu", "redis", "sqlalchemy", "psycopg")
 PROMPT = "写一首关于春天的诗，第{}首，要有山、有水、有人。"
@@ -126,7 +126,7 @@ def submit_and_look(settings: Settings, prompts: int) -> dict[str, Any]:
 
 
 def _submit(settings: Settings, file: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "worker.bench.submission", str(file)]
+    command = [sys.executable, "-m", "worker.bench.intake", str(file)]
     environment = os.environ | settings.to_environment()
     done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
     return dict(json.loads(done.stdout))

@@ -19,23 +19,23 @@ from typing import Any, cast
 
 from celery import Celery
 
-from tasks import jobs
-from tasks.celery import app, queue_name
-from tasks.consume import consume
-from tasks.dispatch import Dispatcher
 from tasks.errors import Unavailable
 from tasks.ledger import Ledger
 from tasks.ledger.records import Environment, Worker
-from tasks.live import Live
+from tasks.queue import jobs
+from tasks.queue.celery import app, queue_name
+from tasks.queue.consume import consume
+from tasks.queue.dispatch import Dispatcher
+from tasks.queue.live import Live
 from tasks.registry import Registry
 from tasks.settings import Settings
 from tasks.states import FinishReason, RunKind, WorkerState
+from worker.backends.loaded import LoadedModel
+from worker.backends.loop import EngineLoop
 from worker.engine.protocol import Event, Request, Result
-from worker.loaded import LoadedModel
-from worker.loop import EngineLoop
+from worker.executor import ChunkExecutor
+from worker.heartbeat import Heartbeat
 from worker.process import POOL_THREADS
-from worker.pulse import Pulse
-from worker.runner import ChunkRunner
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def main(argv: list[str]) -> int:
     if options.direct:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     for number in range(ROTA_THREADS):
-        pulses = [Pulse(runner, dispatcher) for runner in runners[number::ROTA_THREADS]]
+        pulses = [Heartbeat(runner, dispatcher) for runner in runners[number::ROTA_THREADS]]
         if pulses:
             threading.Thread(target=rota, args=[pulses, settings.sweep], name="rota", daemon=True).start()
     if options.direct:
@@ -136,7 +136,7 @@ def main(argv: list[str]) -> int:
     os._exit(0)  # the other threads are not worth waiting for
 
 
-def rota(pulses: Sequence[Pulse], seconds: float) -> None:
+def rota(pulses: Sequence[Heartbeat], seconds: float) -> None:
     """Give each worker its heartbeat and its sweep every ``seconds``, or as often as the ledger allows."""
     begun = time.monotonic()
     for number, pulse in enumerate(itertools.cycle(pulses)):
@@ -148,13 +148,13 @@ def rota(pulses: Sequence[Pulse], seconds: float) -> None:
             logger.warning("%s", error)
 
 
-def make_runner(model: str, loop: EngineLoop, dispatcher: Dispatcher, settings: Settings, number: int) -> ChunkRunner:
+def make_runner(model: str, loop: EngineLoop, dispatcher: Dispatcher, settings: Settings, number: int) -> ChunkExecutor:
     """A worker that is known to the ledger and ready."""
     name = f"{socket.gethostname()}-{os.getpid()}-{number}"
     dispatcher.ledger.workers.register(
         Worker(name, model, WorkerState.READY, socket.gethostname(), os.getpid(), "simulated", "", "none", SLOTS)
     )
-    runner = ChunkRunner(
+    runner = ChunkExecutor(
         spec=Registry.load(settings.models).get(model),
         model=LoadedModel(loop.engine, ENVIRONMENT, "simulated", "none", 0.0),
         loop=loop,

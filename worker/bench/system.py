@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import TouchstoneError
+from tasks.host.supervisor import EXIT_CANNOT_START
 from tasks.registry import Registry
 from tasks.settings import Settings
-from tasks.supervisor import EXIT_CANNOT_START
+from worker.backends.device import choose_device, choose_dtype
 from worker.bench import queue
-from worker.bench.engine import Contestant, Failed, at_least_one, median_round, ratio, take_turns
-from worker.bench.load import Load
+from worker.bench.deployment import scene
+from worker.bench.generation import Contestant, Failed, at_least_one, median_round, ratio, take_turns
 from worker.bench.models import SIZES, save_random
-from worker.bench.scene import scene
-from worker.bench.site import Site, registry_of
-from worker.device import choose_device, choose_dtype
+from worker.bench.over_http import Site, registry_of
+from worker.bench.traffic import Load
 
 DTYPES = ("auto", "float32", "bfloat16")
 

@@ -1,0 +1,41 @@
+"""Commands that look at this machine: its models, its ledger, what it lacks."""
+
+import sys
+
+import click
+
+from tasks.commands.group import main
+from tasks.host import doctor as checks
+from tasks.ledger import Ledger
+from tasks.ledger.migrate import migrate as migrate_ledger
+from tasks.registry import Registry
+from tasks.settings import Settings
+
+
+@main.command()
+def models() -> None:
+    """List the registry, and which models have a worker."""
+    settings = Settings.from_environment()
+    ledger = Ledger(settings)
+    for spec in Registry.load(settings.models).models.values():
+        ready = ledger.workers.ready(spec.name)
+        click.echo(
+            f"{spec.name:24} {spec.device:8} {spec.dtype:9} {ready} ready  {spec.label['zh']} · {spec.label['en']}"
+        )
+
+
+@main.command()
+@click.option("--revision", default="head", show_default=True)
+def migrate(revision: str) -> None:
+    """Bring the ledger's tables up to date."""
+    migrate_ledger(Settings.from_environment(), revision)
+    click.echo(f"The ledger is at {revision}.")
+
+
+@main.command()
+def doctor() -> None:
+    """Check Redis, ledger, models, cores and disk, and say what to do."""
+    findings = checks.examine(Settings.from_environment())
+    for finding in findings:
+        click.echo(f"{'ok ' if finding.ok else 'BAD'} {finding.subject}: {finding.text}")
+    sys.exit(0 if all(finding.ok for finding in findings) else 1)

@@ -1,0 +1,1 @@
+"""Files of prompts in, results out, a format a file."""

@@ -1,0 +1,1 @@
+"""What is computed from completions: latency, GRACE, statistics, the report."""

@@ -1,0 +1,1 @@
+"""Celery over Redis: it delivers chunk ids, and live tokens to pages. The ledger decides."""

@@ -1,0 +1,1 @@
+"""What answers: a model of our own engine, or a server elsewhere."""
