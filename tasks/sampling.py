@@ -2,33 +2,50 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Annotated, Any
 
-from tasks.errors import InvalidInput
+from pydantic import BeforeValidator
+
+from tasks.schema import Characters, Range, Said, Schema, validated, whole
 
 GREEDY_BELOW = 1e-6  # temperatures under it would overflow, and mean the most likely token anyway
 MAX_STOPS = 8
 MAX_STOP_CHARACTERS = 64
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """Closed range of a numeric setting."""
-
-    low: float
-    high: float
-    integer: bool
-
-
 BOUNDS = {
-    "max_new_tokens": Bounds(1, 4096, True),
-    "temperature": Bounds(0.0, 5.0, False),
-    "top_k": Bounds(0, 100_000, True),
-    "top_p": Bounds(0.01, 1.0, False),
-    "repetition_penalty": Bounds(0.5, 5.0, False),
-    "no_repeat_ngram": Bounds(0, 64, True),
-    "seed": Bounds(0, 2**53 - 1, True),
+    "max_new_tokens": whole(1, 4096),
+    "temperature": Range(0.0, 5.0),
+    "top_k": whole(0, 100_000),
+    "top_p": Range(0.01, 1.0),
+    "repetition_penalty": Range(0.5, 5.0),
+    "no_repeat_ngram": whole(0, 64),
+    "seed": whole(0, 2**53 - 1),
 }
+
+
+def _stops(value: Any) -> Any:
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or len(texts) > MAX_STOPS:
+        raise ValueError(value)
+    return tuple(texts)
+
+
+StopString = Annotated[str, Characters(MAX_STOP_CHARACTERS, 1)]
+STOPS = Said(f"must be a list of at most {MAX_STOPS} strings of 1 to {MAX_STOP_CHARACTERS} characters")
+
+
+class SamplingSettings(Schema):
+    """A partial set of decoding settings; what is left out is the model's own choice."""
+
+    max_new_tokens: Annotated[int, BOUNDS["max_new_tokens"]] | None = None
+    temperature: Annotated[float, BOUNDS["temperature"]] | None = None
+    top_k: Annotated[int, BOUNDS["top_k"]] | None = None
+    top_p: Annotated[float, BOUNDS["top_p"]] | None = None
+    repetition_penalty: Annotated[float, BOUNDS["repetition_penalty"]] | None = None
+    no_repeat_ngram: Annotated[int, BOUNDS["no_repeat_ngram"]] | None = None
+    seed: Annotated[int, BOUNDS["seed"]] | None = None
+    stop: Annotated[tuple[StopString, ...], BeforeValidator(_stops), STOPS] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,15 +77,16 @@ class Sampling:
 NAMES = tuple(field.name for field in fields(Sampling))
 
 
-def check_settings(given: Mapping[str, Any], where: str = "sampling") -> dict[str, Any]:
+def check_settings(given: Any, where: str = "sampling") -> dict[str, Any]:
     """Validate a partial set of decoding settings and return it in canonical types.
 
     Raises `InvalidInput` for an unknown name, a wrong type or a value out of range; its ``field`` is
     ``<where>.<name>``.
     """
-    if not isinstance(given, Mapping):
-        raise InvalidInput(f"{where} must be an object of decoding settings: {', '.join(NAMES)}.", where)
-    return {name: _check(name, value, f"{where}.{name}") for name, value in given.items()}
+    settings = validated(SamplingSettings, given, where).model_dump(exclude_none=True)
+    if settings.get("temperature", 1.0) < GREEDY_BELOW:
+        settings["temperature"] = 0.0
+    return settings
 
 
 def merge(*settings: Mapping[str, Any]) -> Sampling:
@@ -77,29 +95,3 @@ def merge(*settings: Mapping[str, Any]) -> Sampling:
     for partial in settings:
         merged |= check_settings(partial)
     return Sampling(**merged)
-
-
-def _check(name: str, value: Any, field: str) -> Any:
-    if name == "stop":
-        return _check_stop(value, field)
-    if name not in BOUNDS:
-        raise InvalidInput(f"{field} is not a decoding setting; there are {', '.join(NAMES)}.", field)
-    bounds = BOUNDS[name]
-    kind = "a whole number" if bounds.integer else "a number"
-    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    if isinstance(value, bool) or not isinstance(value, int | float) or (bounds.integer and not whole):
-        raise InvalidInput(f"{field} must be {kind} from {bounds.low:g} to {bounds.high:g}.", field)
-    if not bounds.low <= value <= bounds.high:  # false for NaN too
-        raise InvalidInput(f"{field} must be {kind} from {bounds.low:g} to {bounds.high:g}.", field)
-    if name == "temperature" and value < GREEDY_BELOW:
-        return 0.0
-    return int(value) if bounds.integer else float(value)
-
-
-def _check_stop(value: Any, field: str) -> tuple[str, ...]:
-    texts = (value,) if isinstance(value, str) else value
-    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) and text for text in texts):
-        raise InvalidInput(f"{field} must be a list of non-empty strings.", field)
-    if len(texts) > MAX_STOPS or any(len(text) > MAX_STOP_CHARACTERS for text in texts):
-        raise InvalidInput(f"{field} takes at most {MAX_STOPS} strings of {MAX_STOP_CHARACTERS} characters.", field)
-    return tuple(texts)

@@ -6,10 +6,10 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from tasks.conversation import NewPrompt, checked
 from tasks.errors import InvalidInput
-from tasks.files.read.text import checked
 from tasks.ledger import Ledger
-from tasks.ledger.records import NewPrompt, NewRun, Run
+from tasks.ledger.records import NewRun, Run
 from tasks.queue.celery import make_app
 from tasks.queue.dispatch import Dispatcher, DispatchThread
 from tasks.queue.live import Live
@@ -71,6 +71,7 @@ class Service:
             title=title,
             idempotency_key=idempotency_key,
             deadline=deadline,
+            entries={name: self.registry.get(name) for name in names},
         )
         run, is_new = self.ledger.runs.submit(new, itertools.chain(beginning, stream))
         if is_new:

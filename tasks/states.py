@@ -79,3 +79,40 @@ class WorkerState(StrEnum):
     READY = "ready"
     FAILED = "failed"
     STOPPED = "stopped"
+
+
+class LoadStage(StrEnum):
+    """What a worker does before it is ready."""
+
+    STARTING = "starting"
+    DOWNLOADING = "downloading"
+    CONVERTING = "converting"  # once a file, into a cache
+    READING = "reading"
+    BUILDING_KERNELS = "building_kernels"  # once a machine
+    PREPARING = "preparing"  # packing and recording
+    STARTING_SERVER = "starting_server"
+    WARMING_UP = "warming_up"
+
+
+class WaitReason(StrEnum):
+    """Why a run's model gets nothing done now (I14); the last five end only when somebody does something."""
+
+    PAUSED = "paused"
+    BUSY = "busy"  # a worker is ready; others are before it, or it is just beginning
+    LOADING = "loading"
+    PREDECESSOR = "predecessor"  # the turn before is not answered yet
+    NO_WORKER = "no_worker"
+    FAILED = "failed"  # its worker cannot load it
+    LOST = "lost"  # its worker was last heard of too long ago
+    OTHER_ENTRY = "other_entry"  # a worker of that name runs another model than the run was made with
+    REMOVED = "removed"  # the model has left the registry
+
+    @property
+    def is_blocked(self) -> bool:
+        return self in (
+            WaitReason.NO_WORKER,
+            WaitReason.FAILED,
+            WaitReason.LOST,
+            WaitReason.OTHER_ENTRY,
+            WaitReason.REMOVED,
+        )

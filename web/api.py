@@ -9,10 +9,11 @@ from flask import Blueprint, Response, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest
 
+from tasks.conversation import NewPrompt
 from tasks.errors import InvalidInput
 from tasks.files.read.text import read_text
 from tasks.ledger.completions import Place, place_of
-from tasks.ledger.records import NewPrompt, Run
+from tasks.ledger.records import Run
 from tasks.service import MAX_SAMPLES
 from tasks.states import RunAction, RunKind
 from web import events, views

@@ -124,7 +124,7 @@ def compute(service: Service, wanted: Wanted) -> Standing:
     rows = service.ledger.completions.sample(wanted.sample)
     by_model = {name: [times_of(row) for row in rows if row.model == name] for name in models}
     latency = {name: summarise(times) for name, times in by_model.items() if times}
-    labels = {name: spec.label[language] for name, spec in service.registry.models.items()}
+    labels = {name: spec.text("label", language) for name, spec in service.registry.models.items()}
     axes = {axis.value: text(f"{axis}.name", language) for axis in Axis}
     data, names = radar_data(scores, SPOKES)
     every, _ = radar_data(scores, list(Axis))

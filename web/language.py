@@ -48,7 +48,7 @@ def template_values() -> dict[str, Any]:
         "t": translate,
         "language": language,
         "nonce": g.nonce,
-        "label": lambda name: specs[name].label[language] if name in specs else name,
+        "label": lambda name: specs[name].text("label", language) if name in specs else name,
         "clock": lambda moment: time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)),
         "seconds": lambda value: "–" if value is None else f"{value:.3f} s",
         "number": lambda value: "–" if value is None else f"{value:.2f}",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tasks.files.read.text import MAX_PROMPTS
+from tasks.conversation import MAX_PROMPTS
 from tasks.sampling import BOUNDS, MAX_STOPS
 from tasks.service import MAX_DEADLINE, MAX_PRIORITY, MAX_SAMPLES
 from tasks.states import FinishReason, RunAction, RunKind, RunState

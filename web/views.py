@@ -5,6 +5,7 @@ from typing import Any
 
 from tasks.ledger.records import Completion, Worker
 from tasks.measures.answers import completion_phases
+from tasks.registry.entry import LANGUAGES
 from tasks.service import Service
 from tasks.states import WorkerState
 
@@ -27,10 +28,10 @@ def models(service: Service) -> list[dict[str, Any]]:
     return [
         {
             "name": spec.name,
-            "label": dict(spec.label),
-            "description": dict(spec.description),
+            "label": {language: spec.text("label", language) for language in LANGUAGES},
+            "description": {language: spec.text("description", language) for language in LANGUAGES},
+            "backend": spec.backend,
             "device": spec.device,
-            "dtype": spec.dtype,
             "slots": spec.slots,
             "decoding": dict(spec.decoding),
             "ready_workers": ready.get(spec.name, 0),

@@ -7,10 +7,10 @@ import sys
 
 from tasks.errors import ConfigurationError, TouchstoneError, Unavailable
 from tasks.host.supervisor import EXIT_CANNOT_START, EXIT_TRY_AGAIN
-from tasks.registry import ModelSpec, Registry
+from tasks.registry import LocalModel, ModelEntry, Registry
 from tasks.settings import Settings
-from worker import import_stub as lean
-from worker.backends.loaded import LoadedModel
+from worker import import_stub
+from worker.backends.protocol import Backend, Report
 from worker.process import WorkerProcess
 
 
@@ -22,19 +22,23 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {options.model}: %(message)s", datefmt="%H:%M:%S")
     try:
         settings = Settings.from_environment()
-        spec = Registry.load(settings.models).get(options.model)
-        WorkerProcess(spec, read_cores(options.cores), settings, load).run()
+        entry = Registry.load(settings.models).get(options.model)
+        WorkerProcess(entry, read_cores(options.cores), settings, open_backend).run()
     except TouchstoneError as error:
         sys.stderr.write(f"{error.message}\n")
         return EXIT_TRY_AGAIN if isinstance(error, Unavailable) else EXIT_CANNOT_START
     return 0
 
 
-def load(spec: ModelSpec) -> LoadedModel:
-    """`worker.backends.local.load`, with torch imported no sooner than the worker has shown itself."""
-    lean.install()
-    loaded: LoadedModel = importlib.import_module("worker.backends.local").load(spec)
-    return loaded
+def open_backend(entry: ModelEntry, report: Report) -> Backend:
+    """The backend of an entry. Torch is imported for our own engine only, once the worker has shown itself."""
+    if isinstance(entry, LocalModel):
+        import_stub.install()
+        module = importlib.import_module("worker.backends.loading")
+    else:
+        module = importlib.import_module("worker.backends.openai")
+    backend: Backend = module.open_backend(entry, report)
+    return backend
 
 
 def read_cores(text: str) -> tuple[int, ...]:

@@ -5,20 +5,19 @@ import queue
 import resource
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from tasks.errors import Unavailable
 from tasks.ledger import MAX_ATTEMPTS, Lease, Ledger
 from tasks.ledger.records import Claim, Completion
 from tasks.queue.dispatch import Dispatcher
 from tasks.queue.live import Live, LiveEvent
-from tasks.registry import ModelSpec
+from tasks.registry import ModelEntry
 from tasks.sampling import Sampling, merge
 from tasks.settings import Settings
 from tasks.states import FinishReason, Outcome, RunKind, WorkerState
-from worker.backends.loaded import LoadedModel
-from worker.backends.loop import EngineLoop, Failure
-from worker.engine.protocol import Delta, Event, Request, Result
+from worker.backends.protocol import Answer, Backend, Failure, Generation, Increment
+from worker.chunk_work import ChunkWork, Key
 from worker.isolation import Isolation
 
 logger = logging.getLogger(__name__)
@@ -31,48 +30,30 @@ LOOK_SECONDS = 1.0
 THREADS = {RunKind.ARENA: 16, RunKind.BULK: 8}
 PRIORITY = {RunKind.ARENA: 0, RunKind.BULK: 1}
 
-Key = tuple[int, int]
 
-
-@dataclass
-class Work:
-    """A claimed chunk in this worker: what is open, what is finished but not written, what was renewed when."""
-
-    claim: Claim
-    requests: dict[str, Key]
-    events: "queue.SimpleQueue[Event | Failure]"
-    finished: list[Completion] = field(default_factory=list)
-    live: dict[Key, str] = field(default_factory=dict)
-    renewed: float = field(default_factory=time.monotonic)
-    looked: float = field(default_factory=time.monotonic)
-    progress: int = -1
-    ended: bool = False
-
-
-class EngineFailed(Exception):
-    """The engine failed under a chunk; raised after what was finished of it is written."""
+class BackendFailed(Exception):
+    """The backend failed under a chunk; raised after what was finished of it is written."""
 
 
 class ChunkExecutor:
     """Runs chunks for one model; called by Celery's pool threads, one chunk a thread.
 
     ``stopping`` is the point of `time.monotonic` at which this worker was told to stop; ``stalled`` says that the
-    engine makes no token. Either way nothing is claimed any more.
+    backend makes no token. Either way nothing is claimed any more.
     """
 
     def __init__(
         self,
         *,
-        spec: ModelSpec,
-        model: LoadedModel,
-        loop: EngineLoop,
+        entry: ModelEntry,
+        backend: Backend,
         ledger: Ledger,
         dispatcher: Dispatcher,
         live: Live,
         settings: Settings,
         worker: str,
     ):
-        self.spec, self.model, self.loop, self.worker = spec, model, loop, worker
+        self.entry, self.backend, self.worker = entry, backend, worker
         self.ledger, self.dispatcher, self.live, self.settings = ledger, dispatcher, live, settings
         self.speed: float | None = None
         self.state = WorkerState.LOADING
@@ -106,7 +87,9 @@ class ChunkExecutor:
             self._places[lane].release()
 
     def _claim(self, chunk_id: int) -> None:
-        claim = None if self.stopping or self.stalled else self.ledger.chunks.claim(chunk_id, self.worker)
+        if self.stopping or self.stalled:
+            return
+        claim = self.ledger.chunks.claim(chunk_id, self.worker, self.entry.identity)
         if claim is None:
             return
         try:
@@ -116,91 +99,109 @@ class ChunkExecutor:
             raise
         if finished:
             self.dispatcher.request_scores(claim.chunk)
-        self.dispatcher.dispatch(self.spec.name)
+        self.dispatcher.dispatch(self.entry.name)
 
     def _run(self, claim: Claim) -> bool:
-        """Work on a claimed chunk; tells whether it was finished. Raises `EngineFailed`."""
-        events: queue.SimpleQueue[Event | Failure] = queue.SimpleQueue()
-        work = Work(claim, {}, events)
+        """Work on a claimed chunk; tells whether it was finished. Raises `BackendFailed`."""
+        work = ChunkWork(claim)
         self._count_in()
         try:
-            self._submit_all(work)
+            self._submit(work, claim.missing)
             held = self._attend(work)
         finally:
-            self._count_out(len(claim.missing) - len(work.requests))
-            for request_id in work.requests:
-                self.loop.cancel(request_id)
+            self._count_out(len(claim.missing) - work.open)
+            for generation_id in work.generations:
+                self.backend.cancel(generation_id)
         return held and (work.ended or self.ledger.chunks.finish(claim))
 
-    def _submit_all(self, work: Work) -> None:
-        claim = work.claim
-        for idx, sample in claim.missing:
-            request = Request(
-                id=f"{claim.token}.{idx}.{sample}",
-                prompt=self.spec.render(claim.prompts[idx].text),
-                sampling=self._sampling(claim, idx, sample),
-                priority=PRIORITY[claim.kind],
-                deadline=time.monotonic() + (claim.deadline or self.spec.deadline),
-                streams=claim.kind is RunKind.ARENA,
-            )
-            work.requests[request.id] = (idx, sample)
-            self.loop.submit(request, work.events.put)
+    def _submit(self, work: ChunkWork, keys: Sequence[Key]) -> None:
+        """Start what can start; what follows a turn of this chunk starts when that is answered."""
+        keys = work.ready(keys)
+        while keys:
+            key, *keys = keys
+            answer = work.impossible(key)
+            if answer is None:
+                self._start(work, key)
+            else:
+                keys += self._finish(work, key, answer)
+
+    def _start(self, work: ChunkWork, key: Key) -> None:
+        claim, (idx, sample) = work.claim, key
+        entry = claim.entry or self.entry
+        generation = Generation(
+            id=f"{claim.token}.{idx}.{sample}",
+            conversation=work.conversation(key),
+            entry=entry,
+            sampling=self._sampling(claim, idx, sample),
+            priority=PRIORITY[claim.kind],
+            deadline=time.monotonic() + (claim.deadline or entry.deadline),
+            streams=claim.kind is RunKind.ARENA,
+        )
+        work.generations[generation.id] = key
+        self.backend.submit(generation, work.events.put)
 
     def _sampling(self, claim: Claim, idx: int, sample: int) -> Sampling:
         """The run's settings over the model's defaults, with a seed of this completion's own."""
-        return merge(self.spec.decoding, claim.sampling).for_completion(idx, sample)
+        defaults = (claim.entry or self.entry).decoding
+        return merge(defaults, claim.sampling).for_completion(idx, sample)
 
-    def _attend(self, work: Work) -> bool:
+    def _attend(self, work: ChunkWork) -> bool:
         """Write what comes until nothing is open; False when the lease was lost or given back."""
         write_at = time.monotonic() + WRITE_SECONDS
-        while work.requests or work.finished:
+        while work.open or work.finished:
             self._take(work, SHOW_SECONDS)
             self._show(work)
-            if work.requests and time.monotonic() < write_at:
+            if work.open and time.monotonic() < write_at:
                 continue
             write_at = time.monotonic() + WRITE_SECONDS
             if not self._write(work) or not (work.ended or self._keep_lease(work)):
                 return False
         return True
 
-    def _take(self, work: Work, seconds: float) -> None:
+    def _take(self, work: ChunkWork, seconds: float) -> None:
         """Take in the events of the next ``seconds``, fewer when nothing is open any more."""
         until = time.monotonic() + seconds
-        while work.requests and (left := until - time.monotonic()) > 0:
+        while work.open and (left := until - time.monotonic()) > 0:
             try:
                 event = work.events.get(timeout=left)
             except queue.Empty:
                 return
+            key = work.generations[event.generation_id]
+            if isinstance(event, Increment):
+                work.show(key, event.text, event.thinking, event.restarts)
+                continue
             if isinstance(event, Failure):
-                self._take_failure(work, event)
-            elif isinstance(event, Delta):
-                key = work.requests[event.request_id]
-                work.live[key] = work.live.get(key, "") + event.text
-            else:
-                idx, sample = work.requests.pop(event.request_id)
-                work.finished.append(self._completion(work.claim, idx, sample, event))
+                event = self._given_up(work, event)
+            del work.generations[event.generation_id]
+            self._submit(work, self._finish(work, key, event))
 
-    def _take_failure(self, work: Work, failure: Failure) -> None:
-        """An attempt that the engine fails is repeated; the last one, which runs alone, shows what it failed of."""
+    def _finish(self, work: ChunkWork, key: Key, answer: Answer) -> list[Key]:
+        """Note a completion that has ended; returns those that waited for it."""
+        work.finished.append(self._completion(work.claim, *key, answer))
+        return work.settle(key, answer)
+
+    def _given_up(self, work: ChunkWork, failure: Failure) -> Answer:
+        """An attempt that the backend fails is repeated; the last one, which runs alone, shows what it failed of.
+
+        Raises `BackendFailed` for any but the last.
+        """
         if work.claim.attempt < MAX_ATTEMPTS:
             self._write(work)
-            raise EngineFailed(failure.error)
-        idx, sample = work.requests.pop(failure.request_id)
+            raise BackendFailed(failure.error)
         error = f"The engine failed on this prompt {MAX_ATTEMPTS} times ({failure.error}); it was given up."
-        result = Result(failure.request_id, "", FinishReason.ERROR, 0, 0, None, None, None, 0, error)
-        work.finished.append(self._completion(work.claim, idx, sample, result))
+        return Answer(failure.generation_id, "", FinishReason.ERROR, error=error)
 
-    def _show(self, work: Work) -> None:
+    def _show(self, work: ChunkWork) -> None:
         if work.live:
             claim = work.claim
             events = [
-                LiveEvent("", claim.model, idx, sample, claim.attempt, text)
-                for (idx, sample), text in work.live.items()
+                LiveEvent("", claim.model, idx, sample, claim.attempt + work.restarts.get((idx, sample), 0), *texts)
+                for (idx, sample), texts in work.live.items()
             ]
             self.live.publish(claim.run, events)
         work.live.clear()
 
-    def _write(self, work: Work) -> bool:
+    def _write(self, work: ChunkWork) -> bool:
         """Store what has finished, and with the last of it the end of the chunk; False when the lease was lost.
 
         While the ledger is away the results wait here, as long as the lease may hold.
@@ -208,16 +209,18 @@ class ChunkExecutor:
         if not work.finished:
             return True
         try:
-            last = not work.requests
-            held = self.ledger.chunks.write(work.claim, work.finished, self.model.environment, last)
+            last = not work.open
+            made_with = self.backend.description.environment
+            held = self.ledger.chunks.write(work.claim, work.finished, made_with, last, work.rendered)
         except Unavailable as error:
             logger.warning("%s", error)
             return time.monotonic() - work.renewed < self.settings.lease
         work.finished.clear()
+        work.rendered.clear()
         work.ended = held and last
         return held
 
-    def _keep_lease(self, work: Work) -> bool:
+    def _keep_lease(self, work: ChunkWork) -> bool:
         """Look for cancellation often, renew in time; False when the chunk is to be dropped."""
         if self.stopping and time.monotonic() - self.stopping > self.settings.drain:
             self.ledger.chunks.release([work.claim])
@@ -226,7 +229,7 @@ class ChunkExecutor:
         if now - work.looked < LOOK_SECONDS:
             return True
         work.looked = now
-        stalled = self.loop.engine.progress == work.progress
+        stalled = self.backend.progress == work.progress
         renews = now - work.renewed >= self.settings.renew and not stalled
         try:
             lease = self.ledger.chunks.renew(work.claim) if renews else self.ledger.chunks.look(work.claim)
@@ -234,39 +237,43 @@ class ChunkExecutor:
             logger.warning("%s", error)
             return now - work.renewed < self.settings.lease
         if renews:
-            work.renewed, work.progress = now, self.loop.engine.progress
+            work.renewed, work.progress = now, self.backend.progress
         if lease is Lease.CANCELLED:
-            for request_id in work.requests:
-                self.loop.cancel(request_id)
+            for generation_id in work.generations:
+                self.backend.cancel(generation_id)
         return lease is not Lease.LOST
 
-    def _completion(self, claim: Claim, idx: int, sample: int, result: Result) -> Completion:
-        points = (result.admitted, result.first_token, result.last_token)
-        admitted, first_token, last_token = (None if point is None else point + self.clock for point in points)
-        cold, self._cold = self._cold, self._cold and result.finish_reason.outcome is not Outcome.DONE
+    def _completion(self, claim: Claim, idx: int, sample: int, answer: Answer) -> Completion:
+        points = (answer.admitted, answer.first_token, answer.last_token, answer.answer_started)
+        times = [None if point is None else point + self.clock for point in points]
+        cold, self._cold = self._cold, self._cold and answer.finish_reason.outcome is not Outcome.DONE
         return Completion(
             run=claim.run,
             model=claim.model,
             idx=idx,
             sample=sample,
-            text=result.text.replace("\x00", ""),
-            finish_reason=result.finish_reason,
-            error=result.error,
-            prompt_tokens=result.prompt_tokens,
-            output_tokens=result.output_tokens,
-            characters=len(result.text),
+            text=answer.text.replace("\x00", ""),
+            finish_reason=answer.finish_reason,
+            error=answer.error,
+            prompt_tokens=answer.prompt_tokens,
+            output_tokens=answer.output_tokens,
+            characters=len(answer.text),
             created=claim.created,
             enqueued=claim.enqueued,
             claimed=claim.claimed,
-            admitted=admitted,
-            first_token=first_token,
-            last_token=last_token,
-            batch_size=result.batch_size,
+            admitted=times[0],
+            first_token=times[1],
+            last_token=times[2],
+            batch_size=answer.batch_size,
             cold=cold,
             attempt=claim.attempt,
             seed=self._sampling(claim, idx, sample).seed,
             worker=self.worker,
             peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            thinking=answer.thinking.replace("\x00", "") or None,
+            thinking_tokens=answer.thinking_tokens,
+            answer_started=times[3],
+            retries=answer.retries,
         )
 
     def _count_in(self) -> None:

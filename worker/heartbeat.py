@@ -11,7 +11,7 @@ from worker.executor import ChunkExecutor
 logger = logging.getLogger(__name__)
 
 EXIT_STALLED = 70
-MAX_FAILURES = 3  # of the engine, without a token between them
+MAX_FAILURES = 3  # of the backend, without a token between them
 
 
 class Heartbeat:
@@ -22,7 +22,7 @@ class Heartbeat:
 
     def __init__(self, runner: ChunkExecutor, dispatcher: Dispatcher):
         self.runner, self.dispatcher = runner, dispatcher
-        self.ledger, self.settings, self.engine = runner.ledger, runner.settings, runner.loop.engine
+        self.ledger, self.settings, self.backend = runner.ledger, runner.settings, runner.backend
         self._looked = time.monotonic()
         self._stuck = 0.0  # seconds without a token
         self._progress = 0
@@ -34,7 +34,7 @@ class Heartbeat:
     def beat(self) -> None:
         """Raises `Unavailable` when the ledger is away."""
         runner = self.runner
-        changes = {"active": self.engine.active, "speed": runner.speed, "rss": resident_bytes()}
+        changes = {"active": self.backend.active, "speed": runner.speed, "rss": resident_bytes()}
         self.ledger.workers.beat(runner.worker, state=runner.state, **changes)
         asked = time.monotonic()
         clock = self.ledger.clock()
@@ -43,22 +43,22 @@ class Heartbeat:
     def sweep(self) -> None:
         """Raises `Unavailable` when the ledger is away."""
         if not self.runner.stopping:
-            self.dispatcher.sweep(self.runner.spec.name)
+            self.dispatcher.sweep(self.runner.entry.name)
 
     def watch(self) -> None:
         """End this process when its engine makes no token any more."""
         now = time.monotonic()
         # Time in which this whole process stood still (a machine that slept) is not the engine's fault.
         passed, self._looked = min(now - self._looked, 2 * self.settings.sweep), now
-        moves = not self.engine.active or self.engine.progress != self._progress
-        self._stuck, self._progress = 0.0 if moves else self._stuck + passed, self.engine.progress
+        moves = not self.backend.active or self.backend.progress != self._progress
+        self._stuck, self._progress = 0.0 if moves else self._stuck + passed, self.backend.progress
         # By then its leases are gone: whatever else it claimed would only lose an attempt.
         self.runner.stalled = self._stuck > self.settings.lease
         if self._stuck > self.settings.watchdog:
-            logger.critical("the engine has made no token for %.0f s; ending this worker", self._stuck)
+            logger.critical("the backend has made no token for %.0f s; ending this worker", self._stuck)
             os._exit(EXIT_STALLED)
-        if self.runner.loop.failures >= MAX_FAILURES:
-            logger.critical("the engine has failed %d times in a row; ending this worker", MAX_FAILURES)
+        if self.backend.failures >= MAX_FAILURES:
+            logger.critical("the backend has failed %d times in a row; ending this worker", MAX_FAILURES)
             os._exit(EXIT_STALLED)
 
 

@@ -7,12 +7,11 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from celery.signals import worker_ready, worker_shutting_down
 
-from tasks.errors import TouchstoneError, Unavailable
+from tasks.errors import ModelError, TouchstoneError, Unavailable
 from tasks.ledger import Ledger
 from tasks.ledger.locality import check_home
 from tasks.ledger.records import Worker
@@ -21,18 +20,17 @@ from tasks.queue.celery import app, queue_name
 from tasks.queue.consume import consume
 from tasks.queue.dispatch import Dispatcher
 from tasks.queue.live import Live
-from tasks.registry import ModelSpec
+from tasks.queue.routine import Routine
+from tasks.registry import ModelEntry
 from tasks.settings import Settings
 from tasks.states import RunKind, WorkerState
-from worker.backends.loaded import LoadedModel
-from worker.backends.loop import load_and_start
+from worker.backends.protocol import Backend, Open
 from worker.cores import pin_cores
 from worker.executor import THREADS, ChunkExecutor
 from worker.heartbeat import Heartbeat
+from worker.load_progress import LoadProgress
 
 logger = logging.getLogger(__name__)
-
-Load = Callable[[ModelSpec], LoadedModel]
 
 POOL_THREADS = sum(THREADS.values())
 RELEASE_SECONDS = 2.0  # for giving the leases back
@@ -40,9 +38,9 @@ LEAVE_SECONDS = 2.0  # for Celery to end by itself
 
 
 class WorkerProcess:
-    def __init__(self, spec: ModelSpec, cores: tuple[int, ...], settings: Settings, load: Load):
-        """``load`` makes the model ready, on the cores that this process is then pinned to."""
-        self.spec, self.cores, self.settings, self.load = spec, cores or spec.cores, settings, load
+    def __init__(self, entry: ModelEntry, cores: tuple[int, ...], settings: Settings, open_backend: Open):
+        """``open_backend`` makes the model ready, on the cores that this process is then pinned to."""
+        self.entry, self.cores, self.settings, self.open_backend = entry, cores or entry.cores, settings, open_backend
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.ledger = Ledger(settings)
 
@@ -52,16 +50,15 @@ class WorkerProcess:
         self._register(WorkerState.LOADING)
         try:
             pin_cores(self.cores)
-            model, loop = load_and_start(lambda: self.load(self.spec))
+            backend = self._open()
         except TouchstoneError as error:
             self.ledger.workers.beat(self.id, state=WorkerState.FAILED, error=error.message)
             raise
-        self._register(WorkerState.LOADING, model)
+        self._register(WorkerState.LOADING, backend)
         dispatcher = Dispatcher(app, self.ledger, self.settings)
         runner = ChunkExecutor(
-            spec=self.spec,
-            model=model,
-            loop=loop,
+            entry=self.entry,
+            backend=backend,
             ledger=self.ledger,
             dispatcher=dispatcher,
             live=Live(self.settings.redis_url),
@@ -71,7 +68,7 @@ class WorkerProcess:
         jobs.attach("generate", runner.generate)
         self._connect_signals(runner)
         Heartbeat(runner, dispatcher).start()
-        consume([queue_name(self.spec.name, lane) for lane in RunKind], "threads", POOL_THREADS)
+        consume([queue_name(self.entry.name, lane) for lane in RunKind], "threads", POOL_THREADS)
         runner.state = WorkerState.STOPPED
         self._tell(runner.state)
 
@@ -83,7 +80,7 @@ class WorkerProcess:
             if runner.stopping is None:
                 runner.state = WorkerState.READY
                 self._tell(runner.state)
-                logger.info("%s is ready", self.spec.name)
+                logger.info("%s is ready", self.entry.name)
 
         def stopping(**_: Any) -> None:
             if runner.stopping is None:
@@ -110,18 +107,37 @@ class WorkerProcess:
         except Unavailable as error:
             logger.warning("%s", error)
 
-    def _register(self, state: WorkerState, model: LoadedModel | None = None) -> None:
+    def _open(self) -> Backend:
+        """Load, and show how far it is. Raises `ModelError`, whatever a loader raises."""
+        progress = LoadProgress(self.ledger, self.id)
+        routine = Routine("loading", self.settings.sweep, progress.beat)
+        routine.start()
+        try:
+            return self.open_backend(self.entry, progress.report)
+        except TouchstoneError:
+            raise
+        except Exception as error:
+            logger.exception("%s cannot be loaded", self.entry.name)
+            said = (str(error).strip().splitlines() or [""])[0]
+            raise ModelError(f"{self.entry.name}: cannot be loaded: {type(error).__name__}: {said}") from error
+        finally:
+            routine.stop()
+
+    def _register(self, state: WorkerState, backend: Backend | None = None) -> None:
+        made = backend.description if backend else None
         self.ledger.workers.register(
             Worker(
                 id=self.id,
-                model=self.spec.name,
+                model=self.entry.name,
                 state=state,
                 host=socket.gethostname(),
                 pid=os.getpid(),
-                device=model.device if model else self.spec.device,
+                device=made.device if made else self.entry.device,
                 cores=",".join(map(str, self.cores)),
-                dtype=model.dtype if model else self.spec.dtype,
-                slots=self.spec.slots,
-                load_seconds=model.load_seconds if model else None,
+                dtype=made.dtype if made else "",
+                slots=made.slots if made else self.entry.slots,
+                load_seconds=made.load_seconds if made else None,
+                identity=self.entry.identity,
+                facts=dict(made.facts) if made else None,
             )
         )

@@ -12,8 +12,9 @@ from typing import IO, Any
 
 import click
 
+from tasks.conversation import checked
 from tasks.errors import InvalidInput, Unavailable
-from tasks.files.read.text import checked, read_text
+from tasks.files.read.text import read_text
 from tasks.states import RunAction
 
 POLL_SECONDS = 0.5

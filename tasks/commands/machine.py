@@ -9,6 +9,7 @@ from tasks.host import doctor as checks
 from tasks.ledger import Ledger
 from tasks.ledger.migrate import migrate as migrate_ledger
 from tasks.registry import Registry
+from tasks.registry.entry import LANGUAGES
 from tasks.settings import Settings
 
 
@@ -19,9 +20,8 @@ def models() -> None:
     ledger = Ledger(settings)
     for spec in Registry.load(settings.models).models.values():
         ready = ledger.workers.ready(spec.name)
-        click.echo(
-            f"{spec.name:24} {spec.device:8} {spec.dtype:9} {ready} ready  {spec.label['zh']} · {spec.label['en']}"
-        )
+        labels = " · ".join(spec.text("label", language) for language in LANGUAGES)
+        click.echo(f"{spec.name:24} {spec.backend:8} {spec.device:8} {ready} ready  {labels}")
 
 
 @main.command()

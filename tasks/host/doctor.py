@@ -61,7 +61,10 @@ def _models(settings: Settings) -> list[Finding]:
         registry = Registry.load(settings.models)
     except TouchstoneError as error:
         return [Finding("models", False, error.message)]
-    return [Finding(f"model {spec.name}", True, f"{spec.source} on {spec.device}") for spec in registry.models.values()]
+    return [
+        Finding(f"model {spec.name}", True, f"{spec.source or spec.backend} on {spec.device}")
+        for spec in registry.models.values()
+    ]
 
 
 def _cores() -> Finding:

@@ -15,7 +15,7 @@ from tasks.errors import ConfigurationError
 from tasks.host import redis_server
 from tasks.host.supervisor import Child, Supervisor, say
 from tasks.ledger.migrate import migrate
-from tasks.registry import ModelSpec, Registry
+from tasks.registry import ModelEntry, Registry
 from tasks.settings import Settings
 
 NEEDED_BYTES = 200 * 2**20
@@ -57,7 +57,7 @@ def _children(registry: Registry, environment: dict[str, str], host: str, port: 
         yield Child(f"worker {name}", argv, environment)
 
 
-def share_cores(models: list[ModelSpec], available: list[int]) -> dict[str, tuple[int, ...]]:
+def share_cores(models: list[ModelEntry], available: list[int]) -> dict[str, tuple[int, ...]]:
     """Cores for each model's worker: its own setting, else an even share of ``available`` (at least one)."""
     unset = [model.name for model in models if not model.cores]
     shares: dict[str, tuple[int, ...]] = {model.name: model.cores for model in models}

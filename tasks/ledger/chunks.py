@@ -2,20 +2,23 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from enum import Enum, auto
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, literal, select, update
+from sqlalchemy import ColumnElement, Connection, and_, literal, or_, select, update
 
 from tasks.ledger.closing import STARTS, WAITING, add_counts, finish_complete_runs, lock_run, may_write
 from tasks.ledger.database import Database, now
-from tasks.ledger.records import Claim, Completion, Environment, prompt_of
-from tasks.ledger.tables import chunk, completion, environment, prompt, run
+from tasks.ledger.predecessors import ancestors_of, answers_to, waits_for_predecessor
+from tasks.ledger.records import Claim, Completion, Environment, Rendered, prompt_of
+from tasks.ledger.tables import chunk, completion, environment, prompt, rendering, run, run_model
+from tasks.registry import entry_of
 from tasks.states import ChunkState, RunKind, RunState
 
 MAX_ATTEMPTS = 3
+PREDECESSOR_SECONDS = 1.0  # until a chunk is sent again that came before the turn it follows was answered
 COLUMNS = tuple(field.name for field in fields(Completion) if field.name not in ("written", "environment"))
 
 
@@ -34,15 +37,18 @@ class Chunks:
         self.lease = lease
         self._known: set[str] = set()
 
-    def claim(self, chunk_id: int, worker: str) -> Claim | None:
-        """Take the lease on a chunk, or None when it is not to be had.
+    def claim(self, chunk_id: int, worker: str, identity: str | None = None) -> Claim | None:
+        """Take the lease on a chunk, or None when that is not possible.
 
-        That is: it is taken or has ended, or its run is paused, cancelled or deleted.
+        It is not where the chunk is taken or has ended, follows turns that are not answered yet, asks for another
+        model than the ``identity`` of the worker's, or its run is paused, cancelled or deleted.
         """
         token = secrets.token_hex(8)
-        return self.database.transact(lambda connection: self._claim(connection, chunk_id, worker, token))
+        return self.database.transact(lambda connection: self._claim(connection, chunk_id, worker, identity, token))
 
-    def _claim(self, connection: Connection, chunk_id: int, worker: str, token: str) -> Claim | None:
+    def _claim(
+        self, connection: Connection, chunk_id: int, worker: str, identity: str | None, token: str
+    ) -> Claim | None:
         of_run = connection.execute(
             select(run).join(chunk, chunk.c.run == run.c.id).where(chunk.c.id == chunk_id)
         ).first()
@@ -51,7 +57,11 @@ class Chunks:
         if of_run.state == RunState.PENDING:
             # Whoever locks a run and a chunk of it takes the run first: two that wait for each other get nowhere.
             lock_run(connection, of_run.id)
-        may_start = select(run.c.id).where(run.c.id == chunk.c.run, run.c.state.in_(STARTS)).exists()
+        may_start = and_(
+            select(run.c.id).where(run.c.id == chunk.c.run, run.c.state.in_(STARTS)).exists(),
+            _of_model(identity),
+            ~waits_for_predecessor(),
+        )
         lease = {
             "state": ChunkState.LEASED,
             "token": token,
@@ -68,16 +78,25 @@ class Chunks:
         ).first()
         # A transaction that is done again, because its first answer got lost, finds the lease that it took.
         taken = taken or connection.execute(select(chunk).where(chunk.c.id == chunk_id, chunk.c.token == token)).first()
-        return self._describe(connection, taken, of_run) if taken else None
+        if taken is None:
+            # It is sent again with whatever ends next, which may be what it waits for.
+            early = (chunk.c.id == chunk_id) & (chunk.c.state == ChunkState.QUEUED) & waits_for_predecessor()
+            later = {"state": ChunkState.PENDING, "not_before": now() + literal(PREDECESSOR_SECONDS)}
+            connection.execute(update(chunk).where(early).values(later))
+            return None
+        return self._describe(connection, taken, of_run)
 
     def _describe(self, connection: Connection, taken: Any, of_run: Any) -> Claim:
         if of_run.state == RunState.PENDING:
             waits = (run.c.id == taken.run) & (run.c.state == RunState.PENDING)
             connection.execute(update(run).where(waits).values(state=RunState.RUNNING))
         stop = taken.first + taken.count
-        prompts = connection.execute(
-            select(prompt).where(prompt.c.run == taken.run, prompt.c.idx >= taken.first, prompt.c.idx < stop)
-        )
+        query = select(prompt).where(prompt.c.run == taken.run, prompt.c.idx >= taken.first, prompt.c.idx < stop)
+        prompts = {row.idx: prompt_of(row) for row in connection.execute(query)}
+        prompts |= ancestors_of(connection, taken.run, prompts.values())
+        entry = connection.execute(
+            select(run_model.c.entry).where(run_model.c.run == taken.run, run_model.c.model == taken.model)
+        ).scalar()
         here = (completion.c.run == taken.run) & (completion.c.model == taken.model)
         done = connection.execute(
             select(completion.c.idx, completion.c.sample).where(
@@ -98,8 +117,10 @@ class Chunks:
             created=of_run.created,
             enqueued=taken.queued_at or of_run.created,
             claimed=taken.claimed_at,
-            prompts={row.idx: prompt_of(row) for row in prompts},
+            prompts=prompts,
             missing=tuple(key for key in every if key not in written),
+            entry=entry_of(entry) if entry else None,
+            answers=answers_to(connection, taken.run, taken.model, prompts.values()),
         )
 
     def peek(self, chunk_id: int) -> tuple[RunKind, int] | None:
@@ -137,15 +158,22 @@ class Chunks:
         return Lease.CANCELLED if state == RunState.CANCELLED else Lease.HELD
 
     def write(
-        self, claim: Claim, completions: Sequence[Completion], made_with: Environment, last: bool = False
+        self,
+        claim: Claim,
+        completions: Sequence[Completion],
+        made_with: Environment,
+        last: bool = False,
+        rendered: Mapping[tuple[int, int], Rendered] | None = None,
     ) -> bool:
         """Store completions under a lease; False, and nothing stored, when the lease is no longer held.
+
+        ``rendered`` are prompts as the model saw them, by (idx, sample); those that are there already stay.
 
         It is not when the run was cancelled more than `CANCEL_GRACE` seconds ago. A completion that is there already
         stays as it is and is counted once. ``last`` ends the chunk too, as `finish` does, in the same transaction.
         """
         complete = self.database.transact(
-            lambda connection: self._write(connection, claim, completions, made_with, last)
+            lambda connection: self._write(connection, claim, completions, made_with, last, rendered or {})
         )
         if complete is None:
             return False
@@ -161,6 +189,7 @@ class Chunks:
         completions: Sequence[Completion],
         made_with: Environment,
         last: bool,
+        rendered: Mapping[tuple[int, int], Rendered],
     ) -> bool | None:
         """Whether nothing of the run's model is pending any more; None when the lease is not held."""
         held = _held(claim) & may_write()
@@ -175,6 +204,12 @@ class Chunks:
             self.database.insert_new(connection, environment, [facts])
         rows = [{name: getattr(c, name) for name in COLUMNS} | {"environment": made_with.id} for c in completions]
         new = self.database.insert_new(connection, completion, rows, written=now())
+        shown = [
+            {"run": claim.run, "model": claim.model, "idx": idx, "sample": sample}
+            | {"text": prompt.text, "tokens": list(prompt.tokens)}
+            for (idx, sample), prompt in rendered.items()
+        ]
+        self.database.insert_new(connection, rendering, shown)
         reasons = {(c.idx, c.sample): c.finish_reason for c in completions}
         outcomes = Counter(reasons[row.idx, row.sample].outcome for row in new)
         return add_counts(connection, claim.run, claim.model, outcomes)
@@ -201,6 +236,15 @@ class Chunks:
                 connection.execute(update(chunk).where(_held(claim)).values(back))
 
         self.database.transact(release_all)
+
+
+def _of_model(identity: str | None) -> ColumnElement[bool]:
+    """A condition on a chunk: its run was made with the model that a worker of this identity runs."""
+    if identity is None:
+        return literal(True)
+    of_chunk = (run_model.c.run == chunk.c.run) & (run_model.c.model == chunk.c.model)
+    same = or_(run_model.c.identity.is_(None), run_model.c.identity == identity)
+    return select(run_model.c.run).where(of_chunk, same, run_model.c.given_up.is_(None)).exists()
 
 
 _ENDED = {"state": ChunkState.DONE, "token": None, "lease_until": None}

@@ -1,7 +1,7 @@
 """Run control: pause, resume, cancel, retry what failed, change the priority, delete."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from sqlalchemy import Connection, and_, delete, insert, or_, select, tuple_, update
@@ -10,7 +10,7 @@ from tasks.errors import Conflict, NotFound
 from tasks.ledger.closing import WAITING, add_counts, close_chunks, finish_complete_runs, is_there, lock_run
 from tasks.ledger.database import Database, now
 from tasks.ledger.purging import purge_portion
-from tasks.ledger.tables import chunk, completion, run, score, worker
+from tasks.ledger.tables import chunk, completion, prompt, rendering, run, run_model, score, worker
 from tasks.ledger.workers import Workers
 from tasks.states import ChunkState, FinishReason, Outcome, RunState
 
@@ -108,7 +108,7 @@ class Control:
         rows = [tuple(row) for row in connection.execute(query.order_by(*key).limit(RETRIED_AT_ONCE))]
         if not rows:
             return 0
-        for table in (score, completion):
+        for table in (score, rendering, completion):
             columns = tuple_(table.c.model, table.c.idx, table.c.sample)
             for start in range(0, len(rows), 1000):
                 here = (table.c.run == run_id) & columns.in_(rows[start : start + 1000])
@@ -117,7 +117,9 @@ class Control:
             add_counts(connection, run_id, model, {Outcome.FAILED: -number})
         singles = sorted({(model, idx) for model, idx, _ in rows})
         new = {"run": run_id, "lane": of_run.kind, "state": ChunkState.PENDING}
-        connection.execute(insert(chunk), [new | part for part in _parts(singles)])
+        connection.execute(insert(chunk), [new | part for part in _parts(singles, _following(connection, run_id))])
+        again = (run_model.c.run == run_id) & run_model.c.model.in_({model for model, _ in singles})
+        connection.execute(update(run_model).where(again).values(given_up=None))
         if of_run.finished is not None:
             connection.execute(update(run).where(run.c.id == run_id).values(finished=None, state=RunState.PENDING))
         return len(rows)
@@ -170,13 +172,19 @@ def _set_state(connection: Connection, run_id: str, state: RunState) -> None:
     connection.execute(update(run).where(run.c.id == run_id).values(state=state))
 
 
-def _parts(prompts: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
-    """Neighbouring prompts of a model together, at most `RETRIED_CHUNK` in a chunk."""
+def _following(connection: Connection, run_id: str) -> set[int]:
+    """The prompts of a run that follow others."""
+    follows = select(prompt.c.idx).where(prompt.c.run == run_id, prompt.c.follows.is_not(None))
+    return set(connection.execute(follows).scalars())
+
+
+def _parts(prompts: Iterable[tuple[str, int]], following: Collection[int]) -> list[dict[str, Any]]:
+    """Neighbouring prompts of a model together, at most `RETRIED_CHUNK` in a chunk; turns of a conversation always."""
     parts: list[dict[str, Any]] = []
     for model, idx in prompts:
         last = parts[-1] if parts else None
         joins = last and last["model"] == model and last["first"] + last["count"] == idx
-        if last and joins and last["count"] < RETRIED_CHUNK:
+        if last and joins and (last["count"] < RETRIED_CHUNK or idx in following):
             last["count"] += 1
         else:
             parts.append({"model": model, "first": idx, "count": 1})

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection, and_, delete, func, select
 
-from tasks.ledger.tables import chunk, completion, prompt, run, run_model, score
+from tasks.ledger.tables import chunk, completion, prompt, rendering, run, run_model, score
 from tasks.states import RunState
 
 SOME_COMPLETIONS = 5000
@@ -27,7 +27,7 @@ def purge_portion(connection: Connection, run_id: str) -> bool:
     ).one()
     if first is not None:
         stop = first + max(1, SOME_COMPLETIONS // (len(models) * samples))
-        for table in (score, completion):
+        for table in (score, rendering, completion):
             for model in models:
                 of_model = (table.c.run == run_id) & (table.c.model == model)
                 connection.execute(delete(table).where(of_model, table.c.idx >= first, table.c.idx < stop))

@@ -4,18 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.states import FinishReason, RunKind, RunState, WorkerState
-
-
-@dataclass(frozen=True)
-class NewPrompt:
-    """One prompt as it was handed in."""
-
-    text: str
-    category: str | None = None
-    reference: str | None = None
-    system: str | None = None
-    metadata: Mapping[str, Any] | None = None
+from tasks.conversation import Message, NewPrompt, Role
+from tasks.registry import ModelEntry
+from tasks.states import FinishReason, Outcome, RunKind, RunState, WorkerState
 
 
 @dataclass(frozen=True)
@@ -27,14 +18,43 @@ class Prompt(NewPrompt):
 
 def prompt_of(row: Any) -> Prompt:
     """A prompt from a row of its table."""
-    return Prompt(row.text, row.category, row.reference, row.system, row.metadata, row.idx)
+    return Prompt(
+        text=row.text,
+        system=row.system,
+        history=tuple(Message(Role(said["role"]), said["content"]) for said in row.history or ()),
+        follows=row.follows,
+        category=row.category,
+        reference=row.reference,
+        checks=tuple(row.checks or ()),
+        tags=tuple(row.tags or ()),
+        variables=row.variables,
+        custom_id=row.custom_id,
+        idx=row.idx,
+    )
+
+
+def columns_of(prompt: NewPrompt) -> dict[str, Any]:
+    """A prompt as the columns of its table, without run and idx."""
+    return {
+        "text": prompt.text,
+        "system": prompt.system,
+        "history": [message.to_dict() for message in prompt.history] or None,
+        "follows": prompt.follows,
+        "category": prompt.category,
+        "reference": prompt.reference,
+        "checks": [dict(check) for check in prompt.checks] or None,
+        "tags": list(prompt.tags) or None,
+        "variables": dict(prompt.variables) if prompt.variables else None,
+        "custom_id": prompt.custom_id,
+    }
 
 
 @dataclass(frozen=True)
 class NewRun:
     """A run to be submitted; ``chunk_sizes`` says for each model how many prompts go into one chunk.
 
-    ``deadline`` is how many seconds a worker may take over one completion (None: as the model's entry says).
+    ``entries`` are the models' entries in the registry; a worker renders and decodes as they say. ``deadline`` is how
+    many seconds a worker may take over one completion (None: as the model's entry says).
     """
 
     kind: RunKind
@@ -45,6 +65,7 @@ class NewRun:
     title: str = ""
     idempotency_key: str | None = None
     deadline: float | None = None
+    entries: Mapping[str, ModelEntry] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,7 +107,8 @@ class Counts:
 class Run:
     """A run with its counts. Times are seconds since 1970; ``models`` keeps the order in which they were asked.
 
-    Within a lane, runs of a higher ``priority`` go first.
+    Within a lane, runs of a higher ``priority`` go first. ``entries`` are the models' entries as they were when the
+    run was made; runs of older ledgers have none.
     """
 
     id: str
@@ -102,6 +124,7 @@ class Run:
     priority: int
     deadline: float | None
     models: Mapping[str, Counts]
+    entries: Mapping[str, ModelEntry] = field(default_factory=dict)
 
     @property
     def counts(self) -> Counts:
@@ -109,8 +132,21 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """What a completion that later turns follow has come to."""
+
+    text: str
+    finish_reason: FinishReason
+    error: str | None
+
+
+@dataclass(frozen=True)
 class Claim:
-    """A chunk that this worker holds until its lease runs out. ``missing`` are (idx, sample) still to be done."""
+    """A chunk that this worker holds until its lease runs out. ``missing`` are (idx, sample) still to be done.
+
+    ``prompts`` are those of the chunk and all that they follow, ``answers`` what is known of the latter by (idx,
+    sample). ``entry`` is the model's entry that the run was made with, None for runs of older ledgers.
+    """
 
     chunk: int
     token: str
@@ -125,11 +161,25 @@ class Claim:
     claimed: float
     prompts: Mapping[int, Prompt]
     missing: tuple[tuple[int, int], ...]
+    entry: ModelEntry | None = None
+    answers: Mapping[tuple[int, int], Answered] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt as its model saw it: after the template, and as token ids. ``text`` is None where only ids are known."""
+
+    text: str | None
+    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One terminal row. Times are seconds since 1970 (see docs of the phases in `tasks.measures.latency`)."""
+    """One terminal row. Times are seconds since 1970 (see docs of the phases in `tasks.measures.latency`).
+
+    ``text`` is the answer without the ``thinking`` before it; ``output_tokens`` count both. ``answer_started`` is when
+    the first character after the thinking came, ``retries`` how often the backend had to ask again.
+    """
 
     run: str
     model: str
@@ -157,6 +207,15 @@ class Completion:
     peak_device_memory: int | None = None
     energy_joules: float | None = None
     environment: str | None = None
+    thinking: str | None = None
+    thinking_tokens: int | None = None
+    answer_started: float | None = None
+    retries: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Ended well and says nothing: shown as such, since an empty column looks like a page that is broken."""
+        return self.finish_reason.outcome is Outcome.DONE and not self.text.strip()
 
 
 @dataclass(frozen=True)
@@ -169,7 +228,11 @@ class Environment:
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker process; ``alive`` says whether its heartbeat is fresh. ``speed`` is completions a second."""
+    """A worker process; ``alive`` says whether its heartbeat is fresh. ``speed`` is completions a second.
+
+    While it loads, ``stage`` says what it does and ``stage_share`` (0 to 1) how far it is. ``identity`` is that of the
+    entry it runs, ``facts`` what there is to know of the model.
+    """
 
     id: str
     model: str
@@ -185,6 +248,10 @@ class Worker:
     load_seconds: float | None = None
     rss: int | None = None
     error: str | None = None
+    stage: str | None = None
+    stage_share: float | None = None
+    identity: str | None = None
+    facts: Mapping[str, Any] | None = None
     started: float = 0.0
     heartbeat: float = 0.0
     alive: bool = True

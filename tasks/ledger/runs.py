@@ -5,12 +5,14 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from tasks.conversation import NewPrompt
 from tasks.errors import NotFound
 from tasks.ledger.closing import is_there
 from tasks.ledger.database import Database
-from tasks.ledger.records import Counts, NewPrompt, NewRun, Prompt, Run, prompt_of
+from tasks.ledger.records import Counts, NewRun, Prompt, Run, prompt_of
 from tasks.ledger.submission import Submission, abandoned, discard
 from tasks.ledger.tables import prompt, run, run_model
+from tasks.registry import ModelEntry, entry_of
 from tasks.states import RunKind, RunState
 
 
@@ -54,10 +56,13 @@ class Runs:
         rows = connection.execute(query).all()
         ids = [row.id for row in rows]
         counts: dict[str, dict[str, Counts]] = {run_id: {} for run_id in ids}
+        entries: dict[str, dict[str, ModelEntry]] = {run_id: {} for run_id in ids}
         for row in connection.execute(
             select(run_model).where(run_model.c.run.in_(ids)).order_by(run_model.c.run, run_model.c.position)
         ):
             counts[row.run][row.model] = Counts(row.total, row.done, row.failed, row.cancelled)
+            if row.entry:
+                entries[row.run][row.model] = entry_of(row.entry)
         return [
             Run(
                 id=row.id,
@@ -73,6 +78,7 @@ class Runs:
                 priority=row.priority,
                 deadline=row.deadline,
                 models=counts[row.id],
+                entries=entries[row.id],
             )
             for row in rows
         ]

@@ -1,19 +1,21 @@
 """A run on its way into the ledger, piece by piece."""
 
+import bisect
 import hashlib
 import itertools
 import json
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
+from tasks.conversation import NewPrompt
 from tasks.errors import Conflict, InvalidInput, Unavailable
 from tasks.ledger.database import Database, now
-from tasks.ledger.records import NewPrompt, NewRun
+from tasks.ledger.records import NewRun, columns_of
 from tasks.ledger.tables import chunk, prompt, run, run_model
 from tasks.states import ChunkState, RunState
 
@@ -39,6 +41,8 @@ class Submission:
         self._digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode())
         self._total = 0
         self._planned = dict.fromkeys(new.chunk_sizes, 0)
+        self._last_root = 0  # where the conversation begins that was handed in last
+        self._followers: list[int] = []  # prompts not planned yet that follow others, in order
         self._begun = False
 
     def store(self, prompts: Iterable[NewPrompt]) -> tuple[str, bool]:
@@ -74,41 +78,53 @@ class Submission:
             raise InvalidInput("There is no prompt; send at least one.", "prompts")
 
     def _rows(self, piece: list[NewPrompt]) -> list[dict[str, Any]]:
-        rows = [
-            {
-                "run": self.id,
-                "idx": self._total + i,
-                "text": p.text,
-                "category": p.category,
-                "reference": p.reference,
-                "system": p.system,
-                "metadata": dict(p.metadata) if p.metadata else None,
-            }
-            for i, p in enumerate(piece)
-        ]
-        for row in rows:
-            self._digest.update(json.dumps([row["text"], row["system"]], ensure_ascii=False).encode() + b"\n")
+        rows = []
+        for idx, one in enumerate(piece, self._total):
+            columns = columns_of(one)
+            self._digest.update(_fingerprint(columns))
+            if one.follows is None:
+                self._last_root = idx
+            else:
+                self._followers.append(idx)
+            rows.append({"run": self.id, "idx": idx} | columns)
         self._total += len(rows)
         return rows
 
     def _plan(self, is_last: bool) -> list[dict[str, Any]]:
-        """The chunks whose prompts are there by now; with the last piece also those that are not full."""
+        """The chunks whose prompts are there by now; with the last piece also those that are not full.
+
+        A chunk ends before a prompt that follows none, so that all turns of a conversation lie in one.
+        """
         chunks = []
         for model, size in self.new.chunk_sizes.items():
-            end = self._total if is_last else self._total - self._total % size
-            chunks += [
-                {
-                    "run": self.id,
-                    "model": model,
-                    "first": first,
-                    "count": min(size, end - first),
-                    "lane": self.new.kind,
-                    "state": ChunkState.PENDING,
-                }
-                for first in range(self._planned[model], end, size)
-            ]
-            self._planned[model] = end
+            # The last conversation may go on with the next piece.
+            end = self._total if is_last else self._last_root
+            first = self._planned[model]
+            while first < end:
+                stop = self._border(first + size, end)
+                if stop < first + size and not is_last:
+                    break
+                chunks.append(
+                    {
+                        "run": self.id,
+                        "model": model,
+                        "first": first,
+                        "count": stop - first,
+                        "lane": self.new.kind,
+                        "state": ChunkState.PENDING,
+                    }
+                )
+                first = stop
+            self._planned[model] = first
+        self._followers = [idx for idx in self._followers if idx >= min(self._planned.values(), default=0)]
         return chunks
+
+    def _border(self, wanted: int, end: int) -> int:
+        """The first index from ``wanted`` on, at most ``end``, where a chunk may end."""
+        at = bisect.bisect_left(self._followers, wanted)
+        while wanted < end and at < len(self._followers) and self._followers[at] == wanted:
+            wanted, at = wanted + 1, at + 1
+        return min(wanted, end)
 
     def _begin_or_go_on(self, connection: Connection) -> None:
         if not self._begun:
@@ -132,8 +148,10 @@ class Submission:
     def _seal(self, connection: Connection) -> None:
         """Raises `IntegrityError` where the owner has used the idempotency key before."""
         total = self._total * self.new.samples
-        models = enumerate(self.new.chunk_sizes)
-        counts = [{"run": self.id, "model": model, "position": i, "total": total} for i, model in models]
+        counts = [
+            {"run": self.id, "model": model, "position": position, "total": total, **_entry(self.new, model)}
+            for position, model in enumerate(self.new.chunk_sizes)
+        ]
         connection.execute(insert(run_model), counts)
         values = {
             "prompts": self._total,
@@ -172,6 +190,18 @@ def discard(database: Database, run_id: str) -> None:
                 connection.execute(delete(table).where(here))
     with database.write() as connection:
         connection.execute(delete(run).where(run.c.id == run_id, ~sealed))
+
+
+def _entry(new: NewRun, model: str) -> dict[str, Any]:
+    entry = new.entries.get(model)
+    return {"entry": entry.snapshot() if entry else None, "identity": entry.identity if entry else None}
+
+
+def _fingerprint(columns: Mapping[str, Any]) -> bytes:
+    """What tells a prompt from another; of one that is text alone the same as before there were conversations."""
+    rest = {name: value for name, value in columns.items() if name not in ("text", "system") and value is not None}
+    parts = [columns["text"], columns["system"], *([rest] if rest else [])]
+    return json.dumps(parts, ensure_ascii=False, sort_keys=True).encode() + b"\n"
 
 
 def _pieces(prompts: Iterable[NewPrompt]) -> Iterator[tuple[list[NewPrompt], bool]]:

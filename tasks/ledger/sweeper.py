@@ -85,19 +85,21 @@ class Sweeper:
         return Swept(requeued + len(ids[Fate.BACK]), len(ids[Fate.SPLIT]), len(ids[Fate.GIVEN_UP]), closed)
 
     def _split(self, connection: Connection, rows: Sequence[Any]) -> None:
-        """Replace chunks by one for each prompt that is not done, so that one that ends its worker fails alone."""
+        """Replace chunks by one for each conversation not done, so that one that ends its worker fails alone."""
         for row in rows:
             in_chunk = (prompt.c.run == row.run) & (prompt.c.idx >= row.first) & (prompt.c.idx < row.first + row.count)
             same = (completion.c.run == prompt.c.run) & (completion.c.idx == prompt.c.idx)
             written = select(func.count()).select_from(completion).where(same, completion.c.model == row.model)
-            missing = select(prompt.c.idx).where(in_chunk, written.scalar_subquery() < row.samples)
+            missing = select(prompt.c.idx, prompt.c.follows).where(in_chunk, written.scalar_subquery() < row.samples)
             kept = {name: getattr(row, name) for name in ("run", "model", "lane", "attempt")}
-            singles = [
-                kept | {"first": idx, "count": 1, "state": ChunkState.PENDING}
-                for idx in connection.execute(missing).scalars()
-            ]
+            parts: list[dict[str, Any]] = []
+            for idx, follows in connection.execute(missing.order_by(prompt.c.idx)):
+                if parts and follows is not None and follows >= parts[-1]["first"]:
+                    parts[-1]["count"] = idx + 1 - parts[-1]["first"]
+                else:
+                    parts.append(kept | {"first": idx, "count": 1, "state": ChunkState.PENDING})
             connection.execute(delete(chunk).where(chunk.c.id == row.id))
-            connection.execute(insert(chunk), singles)
+            connection.execute(insert(chunk), parts)
 
     def _clear_up(self) -> tuple[int, int]:
         """Close what cancelled runs left waiting and remove what deleted runs left behind, in small portions."""

@@ -55,6 +55,9 @@ run_model = Table(
     Column("cancelled", Integer, nullable=False, default=0),
     Column("scored", Integer, nullable=False, default=0, server_default="0"),  # chunks
     Column("dispatched", Float, nullable=False, default=0),
+    Column("entry", JSON),  # of the model in the registry, as it was when the run was made
+    Column("identity", String(16)),  # of that entry
+    Column("given_up", Text),  # why nothing more of the model is done
 )
 
 prompt = Table(
@@ -66,7 +69,12 @@ prompt = Table(
     Column("category", String(100)),
     Column("reference", Text),
     Column("system", Text),
-    Column("metadata", JSON),
+    Column("history", JSON),
+    Column("follows", Integer),
+    Column("checks", JSON),
+    Column("tags", JSON),
+    Column("variables", JSON),
+    Column("custom_id", String(512)),
 )
 
 chunk = Table(
@@ -128,7 +136,23 @@ completion = Table(
     Column("peak_device_memory", BigInteger),
     Column("energy_joules", Float),
     Column("environment", ForeignKey("environment.id")),
+    Column("thinking", Text),
+    Column("thinking_tokens", Integer),
+    Column("answer_started", Float),
+    Column("retries", Integer, nullable=False, default=0, server_default="0"),
     Index("completion_by_model", "model", "written"),
+)
+
+# Prompts as models saw them. Samples of a prompt share one (sample 0), unless it follows answers that differ.
+rendering = Table(
+    "rendering",
+    metadata,
+    Column("run", ForeignKey("run.id", ondelete="CASCADE"), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("idx", Integer, primary_key=True),
+    Column("sample", Integer, primary_key=True),
+    Column("text", Text),
+    Column("tokens", JSON, nullable=False),
 )
 
 score = Table(
@@ -159,6 +183,10 @@ worker = Table(
     Column("load_seconds", Float),
     Column("rss", BigInteger),
     Column("error", Text),
+    Column("stage", String(32)),
+    Column("stage_share", Float),
+    Column("identity", String(16)),
+    Column("facts", JSON),
     Column("started", Float, nullable=False),
     Column("heartbeat", Float, nullable=False),
     Index("worker_by_model", "model", "heartbeat"),

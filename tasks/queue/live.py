@@ -17,7 +17,10 @@ KEEP_EVENTS = 20_000
 
 @dataclass(frozen=True)
 class LiveEvent:
-    """Text added to a completion; a higher ``attempt`` starts the text anew. ``id`` resumes the stream."""
+    """Text added to a completion, or to the thinking before it; a higher ``attempt`` starts both anew.
+
+    ``id`` resumes the stream.
+    """
 
     id: str
     model: str
@@ -25,6 +28,7 @@ class LiveEvent:
     sample: int
     attempt: int
     text: str
+    thinking: str = ""
 
 
 def connect(url: str) -> redis.Redis:
@@ -41,6 +45,7 @@ class Live:
         pipeline = self.client.pipeline(transaction=False)
         for event in events:
             fields = {"m": event.model, "i": event.idx, "s": event.sample, "a": event.attempt, "t": event.text}
+            fields |= {"k": event.thinking} if event.thinking else {}
             pipeline.xadd(_key(run_id), cast(Any, fields), maxlen=KEEP_EVENTS)
         pipeline.expire(_key(run_id), KEEP_SECONDS)
         try:
@@ -58,7 +63,7 @@ class Live:
         except RedisError as error:
             raise Unavailable(f"Redis does not answer ({type(error).__name__}); live text pauses.") from error
         return [
-            LiveEvent(event_id, f["m"], int(f["i"]), int(f["s"]), int(f["a"]), f["t"])
+            LiveEvent(event_id, f["m"], int(f["i"]), int(f["s"]), int(f["a"]), f["t"], f.get("k", ""))
             for _, entries in cast(Any, found or [])
             for event_id, f in entries
         ]

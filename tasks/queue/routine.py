@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 
 from tasks.errors import Unavailable
@@ -16,13 +15,18 @@ class Routine(threading.Thread):
     def __init__(self, name: str, seconds: float, work: Callable[[], None]):
         super().__init__(name=name, daemon=True)
         self.seconds, self.work = seconds, work
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Begin no work any more."""
+        self._stopped.set()
 
     def run(self) -> None:
-        while True:
+        while not self._stopped.is_set():
             try:
                 self.work()
             except Unavailable as error:
                 logger.warning("%s", error)
             except Exception:
                 logger.exception("%s failed; it is tried again", self.name)
-            time.sleep(self.seconds)
+            self._stopped.wait(self.seconds)

@@ -4,21 +4,21 @@ import tomllib
 from pathlib import Path
 
 from tasks.errors import ConfigurationError, NotFound
-from tasks.registry.entry import ModelSpec
+from tasks.registry.entry import ModelEntry
 from tasks.registry.reader import Reader
 
 
 class Registry:
     """The models of one file, in file order."""
 
-    def __init__(self, models: list[ModelSpec]):
+    def __init__(self, models: list[ModelEntry]):
         self.models = {model.name: model for model in models}
 
     @property
     def names(self) -> list[str]:
         return list(self.models)
 
-    def get(self, name: str) -> ModelSpec:
+    def get(self, name: str) -> ModelEntry:
         """Raises `NotFound` with the names that exist."""
         if name not in self.models:
             raise NotFound(f"There is no model {name!r}; the registry has {', '.join(self.names)}.", "models")

@@ -13,11 +13,12 @@ from typing import Any
 
 from sqlalchemy import select
 
+from tasks.conversation import NewPrompt
 from tasks.host.redis_server import free_port
 from tasks.host.supervisor import Child, Supervisor
 from tasks.ledger import Ledger
 from tasks.ledger.migrate import migrate
-from tasks.ledger.records import Completion, NewPrompt, Run
+from tasks.ledger.records import Completion, Run
 from tasks.ledger.tables import chunk, run
 from tasks.service import Service
 from tasks.settings import ROOT, Settings

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,20 +24,24 @@ from celery.worker.consumer import Consumer
 from tasks.errors import TouchstoneError, Unavailable
 from tasks.host.supervisor import EXIT_CANNOT_START, EXIT_TRY_AGAIN
 from tasks.ledger.records import Environment
-from tasks.registry import ModelSpec, Registry
+from tasks.registry import ModelEntry, Registry
 from tasks.settings import Settings
 from tasks.states import FinishReason
 from worker import process
-from worker.backends.loaded import LoadedModel
+from worker.backends.local import LocalBackend
+from worker.backends.loop import EngineLoop
+from worker.backends.protocol import Backend, Description, Report
+from worker.bench.text_renderer import TextRenderer
+from worker.chunk_work import ChunkWork, Key
 from worker.engine.protocol import Delta, Event, Request, Result
-from worker.executor import ChunkExecutor, Work
+from worker.executor import ChunkExecutor
 
 Emit = Callable[[Event], None]
 
 
-def first_token(prompt: str) -> str:
+def first_token(prompt: str | tuple[int, ...]) -> str:
     """What every simulated completion of ``prompt`` begins with: it tells whose answer it is, but not the prompt."""
-    return hashlib.sha256(prompt.encode()).hexdigest()[:8]
+    return hashlib.sha256(str(prompt).encode()).hexdigest()[:8]
 
 
 @dataclass
@@ -102,9 +106,9 @@ class SimulatedEngine:
         emit(Result(row.request.id, row.text, reason, 1, row.tokens, *points, len(self._running) + 1))
 
 
-def fail_on_purpose(prompt: str) -> None:
+def fail_on_purpose(prompt: str | tuple[int, ...]) -> None:
     """What a poisonous prompt does to the engine's thread."""
-    match prompt.split():
+    match str(prompt).split():
         case ["!exit", *_]:
             os._exit(9)
         case ["!hang", *_]:
@@ -116,7 +120,7 @@ def fail_on_purpose(prompt: str) -> None:
 class FaultyRunner(ChunkExecutor):
     """Fails in the task's thread, or dies there."""
 
-    def _submit_all(self, work: Work) -> None:
+    def _submit(self, work: ChunkWork, keys: Sequence[Key]) -> None:
         for prompt in work.claim.prompts.values():
             match prompt.text.split():
                 case ["!raise", "MemoryError", *_]:
@@ -125,9 +129,9 @@ class FaultyRunner(ChunkExecutor):
                     raise SystemExit("simulated: in the task")
                 case ["!die", "after", "claim", file, *_]:
                     die_once(file)
-        super()._submit_all(work)
+        super()._submit(work, keys)
 
-    def _attend(self, work: Work) -> bool:
+    def _attend(self, work: ChunkWork) -> bool:
         held = super()._attend(work)
         if file := os.environ.get("KILL_BEFORE_FINISH"):
             die_once(file)
@@ -154,10 +158,12 @@ def die_once(file: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def load(spec: ModelSpec) -> LoadedModel:
+def open_backend(entry: ModelEntry, report: Report) -> Backend:
     step = float(os.environ.get("SIMULATED_STEP", "0.01"))
     environment = Environment("simulated", {"engine": "simulated"})
-    return LoadedModel(SimulatedEngine(spec.slots, step), environment, "cpu", "none", 0.0)
+    loop = EngineLoop(SimulatedEngine(entry.slots, step))
+    loop.start()
+    return LocalBackend(loop, TextRenderer(), Description(environment, "cpu", "none", entry.slots, 0.0))
 
 
 def main() -> int:
@@ -173,8 +179,8 @@ def main() -> int:
         give_up_once()
     settings = Settings.from_environment()
     try:
-        spec = Registry.load(settings.models).get(options.model)
-        process.WorkerProcess(spec, (), settings, load).run()
+        entry = Registry.load(settings.models).get(options.model)
+        process.WorkerProcess(entry, (), settings, open_backend).run()
     except TouchstoneError as error:
         sys.stderr.write(f"{error.message}\n")
         return EXIT_TRY_AGAIN if isinstance(error, Unavailable) else EXIT_CANNOT_START

@@ -4,9 +4,10 @@ import itertools
 
 import pytest
 
+from tasks.conversation import NewPrompt
 from tasks.ledger import Ledger
 from tasks.ledger.completions import place_of
-from tasks.ledger.records import Completion, Environment, NewPrompt, NewRun, ScoreRow
+from tasks.ledger.records import Completion, Environment, NewRun, ScoreRow
 from tasks.ledger.samples import Sample, spread
 from tasks.states import FinishReason, RunKind
 

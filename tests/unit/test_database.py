@@ -8,10 +8,11 @@ import pytest
 from sqlalchemy import Connection, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
+from tasks.conversation import NewPrompt
 from tasks.errors import Unavailable
 from tasks.ledger import Ledger
 from tasks.ledger.database import BUSY_SECONDS, Database
-from tasks.ledger.records import NewPrompt, NewRun
+from tasks.ledger.records import NewRun
 from tasks.ledger.tables import prompt, run
 from tasks.states import RunKind
 

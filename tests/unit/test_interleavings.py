@@ -15,10 +15,11 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import delete, select
 
+from tasks.conversation import NewPrompt
 from tasks.errors import Conflict
 from tasks.ledger import Lease, Ledger
 from tasks.ledger.closing import CANCEL_GRACE, WAITING
-from tasks.ledger.records import Claim, Completion, Environment, NewPrompt, NewRun, Worker
+from tasks.ledger.records import Claim, Completion, Environment, NewRun, Worker
 from tasks.ledger.tables import chunk, run, worker
 from tasks.states import ChunkState, FinishReason, Outcome, RunKind, RunState, WorkerState
 from tests.clock import pass_time

@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 from sqlalchemy import text
 
+from tasks.conversation import NewPrompt
 from tasks.errors import Conflict, InvalidInput, NotFound
 from tasks.ledger import Lease, Ledger
 from tasks.ledger.chunks import MAX_ATTEMPTS
-from tasks.ledger.records import Claim, Completion, Environment, NewPrompt, NewRun, Run, Worker
+from tasks.ledger.records import Claim, Completion, Environment, NewRun, Run, Worker
 from tasks.ledger.sweeper import Fate, fate_of
 from tasks.states import FinishReason, RunKind, RunState, WorkerState
 

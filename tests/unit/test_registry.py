@@ -6,7 +6,7 @@ import pytest
 
 from tasks.errors import ConfigurationError, NotFound
 from tasks.host.up import share_cores
-from tasks.registry import ModelSpec, Registry
+from tasks.registry import LocalModel, Registry
 from tasks.settings import ROOT
 
 
@@ -23,10 +23,11 @@ GOOD = '[[model]]\nname = "a"\nsource = "m"\n'
 def test_a_model_is_read_with_its_defaults(tmp_path: Path) -> None:
     registry = load(tmp_path, GOOD + 'template = "Q: {prompt}\\n"\ndecoding = { stop = ["x"], top_k = 3 }\n')
     spec = registry.get("a")
-    assert spec.source == str(tmp_path / "m")
-    assert spec.render("写 {prompt}") == "Q: 写 {prompt}\n"
+    assert isinstance(spec, LocalModel)
+    assert (spec.source, spec.location) == ("m", str(tmp_path / "m"))
+    assert spec.template == "Q: {prompt}\n"
     assert spec.decoding == {"stop": ("x",), "top_k": 3}
-    assert spec.label == {"zh": "a", "en": "a"}
+    assert spec.text("label", "zh") == "a" and spec.text("description", "en") == ""
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,12 @@ def test_a_model_is_read_with_its_defaults(tmp_path: Path) -> None:
         (GOOD + 'label = { fr = "x" }\n', 4, "table such as"),
         (GOOD + GOOD, 5, "names must differ"),
         ('[[model]]\nname = "A b"\nsource = "m"\n', 2, "lower-case"),
-        ('[[model]]\nname = "a"\nsource = "./none"\n', 3, "does not exist"),
+        (GOOD + 'backend = "vllm"\n', 4, "local, openai"),
+        (GOOD + 'registry_folder = "/"\n', 4, "registry_folder"),
+        (GOOD.replace('source = "m"', 'backend = "openai"'), 1, "either base_url"),
+        (GOOD + 'backend = "openai"\nbase_url = "http://x"\nserve = ["y"]\n', 5, "either base_url"),
+        (GOOD + 'backend = "openai"\nbase_url = "http://x"\nslots = 3\n', 6, "slots"),
+        (GOOD + "decoding = { temprature = 1 }\n", 4, "did you mean 'temperature'"),
         ('[[model]]\nname = "a"\n', 1, "source is missing"),
     ],
 )
@@ -79,7 +85,7 @@ def test_choosing_names_keeps_order_and_refuses_strangers(tmp_path: Path) -> Non
 
 
 def test_cores_are_shared_out() -> None:
-    two = [ModelSpec("a", "."), ModelSpec("b", ".")]
+    two = [LocalModel(name="a", source="."), LocalModel(name="b", source=".")]
     assert share_cores(two, [0, 1, 2, 3, 4]) == {"a": (0, 1), "b": (2, 3, 4)}
     assert share_cores(two, [7]) == {"a": (7,), "b": (7,)}
-    assert share_cores([ModelSpec("a", ".", cores=(5,)), two[1]], [0, 1]) == {"a": (5,), "b": (0, 1)}
+    assert share_cores([LocalModel(name="a", source=".", cores=(5,)), two[1]], [0, 1]) == {"a": (5,), "b": (0, 1)}

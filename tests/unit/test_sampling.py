@@ -10,9 +10,7 @@ from tasks.errors import InvalidInput
 from tasks.sampling import BOUNDS, Sampling, check_settings, merge
 
 
-@given(
-    st.sampled_from(sorted(BOUNDS)), st.floats(allow_nan=True) | st.integers() | st.booleans() | st.text() | st.none()
-)
+@given(st.sampled_from(sorted(BOUNDS)), st.floats(allow_nan=True) | st.integers() | st.booleans() | st.text())
 def test_what_is_taken_is_in_range_and_what_is_not_names_the_field(name: str, value: Any) -> None:
     bounds = BOUNDS[name]
     try:
@@ -48,6 +46,10 @@ def test_bad_settings_are_refused(given: Any) -> None:
 def test_next_to_no_temperature_is_greedy(temperature: float) -> None:
     assert merge({"temperature": temperature}) == Sampling(temperature=0.0)
     assert merge({"temperature": 1e-6}).temperature == 1e-6
+
+
+def test_null_is_what_the_model_does_by_itself() -> None:
+    assert check_settings({"top_k": None, "stop": None}) == {}
 
 
 def test_later_settings_win() -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from sqlalchemy import func, select
 
+from tasks.conversation import NewPrompt
 from tasks.errors import Conflict, NotFound
 from tasks.ledger import Ledger
-from tasks.ledger.records import Claim, Completion, Environment, NewPrompt, NewRun
+from tasks.ledger.records import Claim, Completion, Environment, NewRun
 from tasks.ledger.tables import completion
 from tasks.states import FinishReason, Outcome, RunKind, RunState
 from tests.clock import pass_time

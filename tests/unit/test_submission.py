@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import func, select, text
 
+from tasks.conversation import NewPrompt
 from tasks.errors import Conflict, InvalidInput, Unavailable
 from tasks.ledger import Ledger
-from tasks.ledger.records import NewPrompt, NewRun, Run
+from tasks.ledger.records import NewRun, Run
 from tasks.ledger.submission import ABANDONED_SECONDS, PIECE
 from tasks.ledger.tables import chunk, prompt, run, run_model
 from tasks.states import RunKind, RunState

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.conversation import MAX_PROMPT_CHARACTERS, MAX_PROMPTS, NewPrompt, checked
 from tasks.errors import InvalidInput
-from tasks.files.read.text import MAX_PROMPT_CHARACTERS, MAX_PROMPTS, checked, read_text
-from tasks.ledger.records import NewPrompt
+from tasks.files.read.text import read_text
 
 LONG = "字" * MAX_PROMPT_CHARACTERS
 

@@ -13,10 +13,11 @@ from flask.testing import FlaskClient
 from werkzeug.serving import make_server
 
 from tasks.__main__ import main
+from tasks.conversation import NewPrompt
 from tasks.errors import NotFound
 from tasks.ledger import Ledger
 from tasks.ledger.database import BUSY_SECONDS
-from tasks.ledger.records import Claim, Completion, Environment, NewPrompt, NewRun
+from tasks.ledger.records import Claim, Completion, Environment, NewRun
 from tasks.settings import Settings
 from tasks.states import FinishReason, RunAction, RunKind, RunState
 from web import create_app

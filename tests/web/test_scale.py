@@ -10,9 +10,10 @@ from flask.testing import FlaskClient
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import Engine
 
+from tasks.conversation import NewPrompt
 from tasks.ledger import Ledger
 from tasks.ledger.migrate import migrate
-from tasks.ledger.records import Completion, NewPrompt, NewRun
+from tasks.ledger.records import Completion, NewRun
 from tasks.ledger.samples import SAMPLE
 from tasks.measures.answers import answer_of
 from tasks.measures.grace import score_answer

@@ -5,8 +5,8 @@ from typing import Any
 from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
+from tasks.conversation import NewPrompt
 from tasks.errors import InvalidInput, TouchstoneError
-from tasks.ledger.records import NewPrompt
 from tasks.sampling import BOUNDS
 from tasks.states import RunKind
 from web import security, views

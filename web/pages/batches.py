@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
+from tasks.conversation import NewPrompt
 from tasks.errors import TouchstoneError
 from tasks.files.read.text import read_text
-from tasks.ledger.records import NewPrompt
 from tasks.states import RunKind
 from web import security, views
 from web.host import service

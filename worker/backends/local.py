@@ -1,87 +1,130 @@
-"""Loading a model of the registry."""
+"""The backend of our own engine: renders conversations for it and keeps thinking apart from answers."""
 
-import hashlib
-import json
-import os
-import platform
 import time
-from typing import Any
+from typing import Protocol
 
-import torch
-import transformers
-from transformers import AutoTokenizer
-
-from tasks.errors import ModelError
-from tasks.ledger.records import Environment
-from tasks.registry import ModelSpec
-from worker.backends.device import choose_device, choose_dtype, device_name
-from worker.backends.loaded import LoadedModel
-from worker.backends.weights import open_weights
-from worker.engine import native
-from worker.engine.engine import ContinuousEngine
-
-transformers.utils.logging.disable_progress_bar()
-
-DEFAULT_CONTEXT = 2048
+from tasks.conversation import Conversation
+from tasks.errors import TouchstoneError
+from tasks.ledger.records import Rendered
+from tasks.registry import ModelEntry
+from tasks.states import FinishReason
+from worker.backends.loop import EngineLoop
+from worker.backends.protocol import Answer, Description, Failure, Generation, Increment, Sink
+from worker.backends.thinking import ThinkingSplitter
+from worker.engine.protocol import Delta, Request, Result
+from worker.engine.protocol import Event as EngineEvent
 
 
-def load(spec: ModelSpec) -> LoadedModel:
-    """Load weights and tokenizer, for as many threads as there are cores; never runs code that comes with a model.
+class Renderer(Protocol):
+    """Makes a prompt of a conversation."""
 
-    Raises `ModelError` with one line that says what is wrong.
-    """
-    started = time.monotonic()
-    threads = len(os.sched_getaffinity(0))
-    torch.set_num_threads(threads)
-    device = choose_device(spec.device)
-    dtype = choose_dtype(spec.dtype, device)
-    options = {"revision": spec.revision} if spec.revision else {}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(spec.source, trust_remote_code=False, **options)
-        model = open_weights(spec.source, dtype=dtype, use_safetensors=True, **options).to(device).eval()
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, MemoryError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{spec.name}: cannot load {spec.source}: {first_line}") from error
-    kernels = native.load() if device.type == "cpu" else None
-    environment = _environment(spec, device, dtype, threads, model, kernels)
-    engine = ContinuousEngine(
-        model,
-        tokenizer,
-        slots=spec.slots,
-        max_context=_context(spec, model),
-        add_special_tokens=spec.add_special_tokens,
-        deterministic=spec.deterministic,
-        native=kernels,
-    )
-    return LoadedModel(engine, environment, str(device), str(dtype).removeprefix("torch."), time.monotonic() - started)
+    def render(self, conversation: Conversation, entry: ModelEntry) -> Rendered:
+        """Raises `InvalidInput` for a conversation that the model's template cannot take."""
+
+    def splitter(self, rendered: Rendered) -> ThinkingSplitter | None:
+        """What parts thinking from the answer to this prompt; None for a model that never thinks."""
+
+    def count(self, text: str) -> int:
+        """Tokens of a text."""
 
 
-def _context(spec: ModelSpec, model: Any) -> int:
-    built_for = getattr(model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT
-    return min(spec.max_context or built_for, built_for)
+class LocalBackend:
+    """Implements `worker.backends.protocol.Backend` over an engine and the loop that steps it."""
+
+    def __init__(self, loop: EngineLoop, renderer: Renderer, description: Description):
+        self.loop, self.renderer, self.description = loop, renderer, description
+
+    @property
+    def active(self) -> int:
+        return self.loop.engine.active
+
+    @property
+    def progress(self) -> int:
+        return self.loop.engine.progress
+
+    @property
+    def failures(self) -> int:
+        return self.loop.failures
+
+    def submit(self, generation: Generation, sink: Sink) -> None:
+        try:
+            rendered = self.renderer.render(generation.conversation, generation.entry)
+        except TouchstoneError as error:
+            sink(Answer(generation.id, "", FinishReason.ERROR, error=error.message))
+            return
+        splitter = self.renderer.splitter(rendered)
+        request = Request(
+            id=generation.id,
+            prompt=rendered.tokens or rendered.text or "",
+            sampling=generation.sampling,
+            priority=generation.priority,
+            deadline=generation.deadline,
+            # When thinking ends shows only while it streams.
+            streams=generation.streams or splitter is not None,
+        )
+        self.loop.submit(request, _Listener(generation, rendered, self.renderer, splitter, sink))
+
+    def cancel(self, generation_id: str) -> None:
+        self.loop.cancel(generation_id)
+
+    def close(self) -> None:
+        """The engine ends with its process."""
 
 
-def _environment(
-    spec: ModelSpec, device: torch.device, dtype: torch.dtype, threads: int, model: Any, kernels: native.Native | None
-) -> Environment:
-    facts = {
-        "model": spec.name,
-        "source": spec.source.rsplit("/", 2)[-1] if spec.source.startswith("/") else spec.source,
-        "revision": spec.revision,
-        "parameters": model.num_parameters(),
-        "template": spec.template,
-        "device": str(device),
-        "device_name": device_name(device),
-        "dtype": str(dtype).removeprefix("torch."),
-        "threads": threads,
-        "slots": spec.slots,
-        "engine": "continuous",
-        "kernels": "torch" if kernels is None else "native",
-        "deterministic": spec.deterministic,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return Environment(digest[:16], facts)
+class _Listener:
+    """Takes the engine's events of one request and tells them as the backend's."""
+
+    def __init__(
+        self,
+        generation: Generation,
+        rendered: Rendered,
+        renderer: Renderer,
+        splitter: ThinkingSplitter | None,
+        sink: Sink,
+    ):
+        self.generation, self.rendered, self.renderer = generation, rendered, renderer
+        self.splitter, self.sink = splitter, sink
+        self._thinking: list[str] = []
+        self._text: list[str] = []
+        self._answer_started: float | None = None
+
+    def __call__(self, event: EngineEvent | Failure) -> None:
+        if isinstance(event, Failure):
+            self.sink(event)
+        elif isinstance(event, Delta):
+            self._take(*((("", event.text)) if self.splitter is None else self.splitter.push(event.text)))
+        else:
+            self._finish(event)
+
+    def _take(self, thinking: str, text: str) -> None:
+        if self.splitter is not None:
+            self._thinking.append(thinking)
+            self._text.append(text)
+            if text and any(self._thinking):
+                self._answer_started = self._answer_started or time.monotonic()
+        if self.generation.streams and (text or thinking):
+            self.sink(Increment(self.generation.id, text, thinking))
+
+    def _finish(self, result: Result) -> None:
+        text, thinking = result.text, ""
+        if self.splitter is not None:
+            self._take(*self.splitter.finish())
+            text, thinking = "".join(self._text), "".join(self._thinking)
+        self.sink(
+            Answer(
+                generation_id=self.generation.id,
+                text=text,
+                finish_reason=result.finish_reason,
+                prompt_tokens=result.prompt_tokens,
+                output_tokens=result.output_tokens,
+                admitted=result.admitted,
+                first_token=result.first_token,
+                last_token=result.last_token,
+                batch_size=result.batch_size,
+                error=result.error,
+                thinking=thinking,
+                thinking_tokens=self.renderer.count(thinking) if thinking else None,
+                answer_started=self._answer_started,
+                rendered=self.rendered,
+            )
+        )

@@ -5,23 +5,15 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from typing import TypeVar
 
-from worker.backends.loaded import LoadedModel
+from worker.backends.protocol import Failure
 from worker.engine.protocol import Engine, Event, Request, Result
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Failure:
-    """The engine failed while it had this request; whose fault it was is not known."""
-
-    request_id: str
-    error: str
-
-
-Sink = Callable[[Event | Failure], None]
+T = TypeVar("T")
+EngineSink = Callable[[Event | Failure], None]
 
 
 class EngineLoop:
@@ -34,14 +26,14 @@ class EngineLoop:
         self.engine = engine
         self.failures = 0
         self._failed_at = 0
-        self._inbox: queue.SimpleQueue[tuple[Request, Sink]] = queue.SimpleQueue()
-        self._sinks: dict[str, Sink] = {}
+        self._inbox: queue.SimpleQueue[tuple[Request, EngineSink]] = queue.SimpleQueue()
+        self._sinks: dict[str, EngineSink] = {}
 
     def start(self) -> None:
         """Run on a thread of its own."""
         threading.Thread(target=self.run, name="engine", daemon=True).start()
 
-    def submit(self, request: Request, sink: Sink) -> None:
+    def submit(self, request: Request, sink: EngineSink) -> None:
         """Run a request; ``sink`` is called on the engine's thread and must not block."""
         self._inbox.put((request, sink))
 
@@ -83,22 +75,22 @@ class EngineLoop:
             self._sinks.pop(request_id)(Failure(request_id, f"{type(error).__name__}: {error}"))
 
 
-def load_and_start(load: Callable[[], LoadedModel]) -> tuple[LoadedModel, EngineLoop]:
-    """A model and its loop, on the thread that has loaded it. Raises what ``load`` raises.
+def start_where_loaded(load: Callable[[], tuple[T, EngineLoop]]) -> T:
+    """Load on a new thread, which then runs the loop; returns the other thing that was loaded.
 
-    OpenMP keeps threads for every thread that ever computed in parallel. If another one had loaded the model, there
-    would be more of them than cores, and then they fall asleep after every operation: an eighth of the speed.
+    Raises what ``load`` raises. OpenMP keeps threads for every thread that ever computed in parallel. If another one
+    had loaded the model, there would be more of them than cores, and then they fall asleep after every operation: an
+    eighth of the speed.
     """
-    loaded: Future[tuple[LoadedModel, EngineLoop]] = Future()
+    loaded: Future[T] = Future()
 
     def work() -> None:
         try:
-            model = load()
+            result, loop = load()
         except BaseException as error:
             loaded.set_exception(error)
             return
-        loop = EngineLoop(model.engine)
-        loaded.set_result((model, loop))
+        loaded.set_result(result)
         loop.run()
 
     threading.Thread(target=work, name="engine", daemon=True).start()

@@ -20,10 +20,11 @@ from typing import Any
 
 from sqlalchemy import text
 
+from tasks.conversation import NewPrompt
 from tasks.errors import TouchstoneError
 from tasks.host.supervisor import EXIT_CANNOT_START
 from tasks.ledger import Ledger
-from tasks.ledger.records import NewPrompt, NewRun
+from tasks.ledger.records import NewRun
 from tasks.service import MAX_CHUNK
 from tasks.settings import ROOT, Settings
 from tasks.states import RunKind

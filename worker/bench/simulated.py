@@ -30,8 +30,10 @@ from tasks.queue.live import Live
 from tasks.registry import Registry
 from tasks.settings import Settings
 from tasks.states import FinishReason, RunKind, WorkerState
-from worker.backends.loaded import LoadedModel
+from worker.backends.local import LocalBackend
 from worker.backends.loop import EngineLoop
+from worker.backends.protocol import Description
+from worker.bench.text_renderer import TextRenderer
 from worker.engine.protocol import Event, Request, Result
 from worker.executor import ChunkExecutor
 from worker.heartbeat import Heartbeat
@@ -155,9 +157,8 @@ def make_runner(model: str, loop: EngineLoop, dispatcher: Dispatcher, settings: 
         Worker(name, model, WorkerState.READY, socket.gethostname(), os.getpid(), "simulated", "", "none", SLOTS)
     )
     runner = ChunkExecutor(
-        spec=Registry.load(settings.models).get(model),
-        model=LoadedModel(loop.engine, ENVIRONMENT, "simulated", "none", 0.0),
-        loop=loop,
+        entry=Registry.load(settings.models).get(model),
+        backend=LocalBackend(loop, TextRenderer(), Description(ENVIRONMENT, "simulated", "none", SLOTS, 0.0)),
         ledger=dispatcher.ledger,
         dispatcher=dispatcher,
         live=Live(settings.redis_url),

@@ -15,9 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import TouchstoneError
+from tasks.errors import ConfigurationError, TouchstoneError
 from tasks.host.supervisor import EXIT_CANNOT_START
-from tasks.registry import Registry
+from tasks.registry import LocalModel, Registry
 from tasks.settings import Settings
 from worker.backends.device import choose_device, choose_dtype
 from worker.bench import queue
@@ -108,7 +108,13 @@ def _load(options: argparse.Namespace) -> Iterator[Load]:
 
 
 def _folder(model: str) -> str:
-    """The folder of a model that is given by its own or by its name in the registry. Raises `NotFound`."""
+    """The folder of a model that is given by its own or by its name in the registry.
+
+    Raises `NotFound`, and `ConfigurationError` for a model of a server.
+    """
     if Path(model).is_dir():
         return str(Path(model).absolute())
-    return Registry.load(Settings.from_environment().models).get(model).source
+    entry = Registry.load(Settings.from_environment().models).get(model)
+    if not isinstance(entry, LocalModel):
+        raise ConfigurationError(f"{model} is answered by a server; name a model of the engine's own.")
+    return entry.location

@@ -109,7 +109,7 @@ class ContinuousEngine:
         problem = None
         tokens: list[int] = []
         try:
-            tokens = list(self._tokenizer(request.prompt, add_special_tokens=self.add_special_tokens)["input_ids"])
+            tokens = self._tokens(request.prompt)
             problem = self._problem(tokens)
         except Exception as error:
             # A tokenizer may raise anything; it is this request's failure and nobody else's.
@@ -156,6 +156,11 @@ class ContinuousEngine:
         self.progress += 1
         self.timings.text += time.perf_counter() - started
         self.timings.steps += 1
+
+    def _tokens(self, prompt: str | tuple[int, ...]) -> list[int]:
+        if isinstance(prompt, tuple):
+            return list(prompt)
+        return list(self._tokenizer(prompt, add_special_tokens=self.add_special_tokens)["input_ids"])
 
     def _problem(self, tokens: list[int]) -> str | None:
         if not tokens:

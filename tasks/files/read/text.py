@@ -1,29 +1,15 @@
-"""What a prompt may be, and files of prompts read as a stream: never more of one in memory than a prompt."""
+"""Text files of prompts, read as a stream: never more of one in memory than a prompt."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import IO
 
+from tasks.conversation import MAX_PROMPT_CHARACTERS, NewPrompt, problem_of
 from tasks.errors import InvalidInput
-from tasks.ledger.records import NewPrompt
 
-MAX_PROMPTS = 1_000_000
-MAX_PROMPT_CHARACTERS = 32_000
 MAX_LINE_BYTES = 4 * MAX_PROMPT_CHARACTERS + 2  # UTF-8 takes at most 4 bytes a character
 MAX_BLOCK_CHARACTERS = 2 * MAX_PROMPT_CHARACTERS  # as it stands in the file, white space around it included
 SEPARATOR = "---"
-
-
-def checked(prompts: Iterable[NewPrompt]) -> Iterator[NewPrompt]:
-    """The same prompts, each looked at as it passes. Raises `InvalidInput` for the first that cannot be stored."""
-    for index, prompt in enumerate(prompts):
-        if index == MAX_PROMPTS:
-            raise InvalidInput(f"There are too many prompts; a run takes {MAX_PROMPTS}.", "prompts")
-        if not prompt.text.strip():
-            raise InvalidInput(f"Prompt {index + 1} is empty; write something or leave it out.", f"prompts.{index}")
-        if problem := _problem(prompt.text):
-            raise InvalidInput(f"Prompt {index + 1} {problem}", f"prompts.{index}")
-        yield prompt
 
 
 def read_text(stream: IO[bytes], name: str) -> Iterator[NewPrompt]:
@@ -44,19 +30,13 @@ def read_text(stream: IO[bytes], name: str) -> Iterator[NewPrompt]:
     numbered = _chained(first, lines)
     found = False
     for number, text in _blocks(numbered, name) if in_blocks else _single_lines(numbered, name):
-        if problem := _problem(text):
+        prompt = NewPrompt(text)
+        if problem := problem_of(prompt):
             raise InvalidInput(f"{name}, line {number}: the prompt {problem}", "file")
         found = True
-        yield NewPrompt(text)
+        yield prompt
     if not found:
         raise InvalidInput(f"{name} holds no prompt; write one a line.", "file")
-
-
-def _problem(text: str) -> str | None:
-    """What keeps a text from being a prompt, as the end of a sentence."""
-    if len(text) > MAX_PROMPT_CHARACTERS:
-        return f"has {len(text)} characters; the limit is {MAX_PROMPT_CHARACTERS}."
-    return "contains a NUL character; remove it." if "\x00" in text else None
 
 
 def _lines(stream: IO[bytes], name: str) -> Iterator[tuple[int, str]]:

@@ -1,0 +1,139 @@
+"""A prompt is a conversation: what was said so far, and the message that a model is to answer."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from tasks.errors import InvalidInput
+
+MAX_PROMPTS = 1_000_000
+MAX_PROMPT_CHARACTERS = 32_000
+MAX_MESSAGES = 200
+MAX_TURNS = 64  # of prompts that follow each other within one submission
+VARIABLE = re.compile(r"\{\{\s*([^{}\s][^{}]*?)\s*\}\}")
+
+
+class Role(StrEnum):
+    """Who says a message."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a conversation."""
+
+    role: Role
+    content: str
+
+    def to_dict(self) -> dict[str, str]:
+        return {"role": self.role.value, "content": self.content}
+
+
+Conversation = tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class NewPrompt:
+    """One prompt as it was handed in.
+
+    ``text`` is the user's message to be answered, ``system`` the system message before everything, ``history`` what
+    stands between them. With ``follows``, the idx of an earlier prompt of the same run, these messages continue that
+    prompt's conversation and the answer to it. ``reference`` is an answer known to be right, ``checks`` are what an
+    answer has to fulfil, ``variables`` what was put into ``{{name}}``, ``custom_id`` an id of its owner's choosing.
+    """
+
+    text: str
+    system: str | None = None
+    history: Conversation = ()
+    follows: int | None = None
+    category: str | None = None
+    reference: str | None = None
+    checks: tuple[Mapping[str, Any], ...] = ()
+    tags: tuple[str, ...] = ()
+    variables: Mapping[str, str] | None = None
+    custom_id: str | None = None
+
+    @property
+    def messages(self) -> Conversation:
+        """The prompt's own messages, without those of the prompt that it follows."""
+        before = (Message(Role.SYSTEM, self.system),) if self.system is not None else ()
+        return (*before, *self.history, Message(Role.USER, self.text))
+
+
+def split(messages: Iterable[Message], field: str = "messages") -> tuple[str | None, Conversation, str]:
+    """System message, history and the message to be answered. Raises `InvalidInput` where they cannot be told."""
+    said = tuple(messages)
+    if not said or said[-1].role is not Role.USER:
+        raise InvalidInput(f"{field} must end with a message of the user, which the models answer.", field)
+    if len(said) > MAX_MESSAGES:
+        raise InvalidInput(f"{field} has {len(said)} messages; the limit is {MAX_MESSAGES}.", field)
+    system = said[0].content if said[0].role is Role.SYSTEM else None
+    history = said[0 if system is None else 1 : -1]
+    if any(message.role is Role.SYSTEM for message in history):
+        raise InvalidInput(f"{field} has a system message that is not the first; put it first.", field)
+    return system, history, said[-1].content
+
+
+def filled(prompt: NewPrompt, field: str) -> NewPrompt:
+    """The prompt with its variables in place of ``{{name}}``. Raises `InvalidInput` for a name without a value."""
+    if not prompt.variables:
+        return prompt
+    values = prompt.variables
+
+    def fill(text: str) -> str:
+        def value(found: re.Match[str]) -> str:
+            if found[1] not in values:
+                raise InvalidInput(f"{field} has {found[0]}, but variables has no {found[1]!r}; add it.", field)
+            return values[found[1]]
+
+        return VARIABLE.sub(value, text)
+
+    history = tuple(Message(message.role, fill(message.content)) for message in prompt.history)
+    system = None if prompt.system is None else fill(prompt.system)
+    return replace(prompt, text=fill(prompt.text), system=system, history=history)
+
+
+def checked(prompts: Iterable[NewPrompt]) -> Iterator[NewPrompt]:
+    """The same prompts, each looked at as it passes. Raises `InvalidInput` for the first that cannot be stored."""
+    root = 0  # of the conversation that is being handed in
+    ids: set[str] = set()
+    for index, prompt in enumerate(prompts):
+        field = f"prompts.{index}"
+        if index == MAX_PROMPTS:
+            raise InvalidInput(f"There are too many prompts; a run takes {MAX_PROMPTS}.", "prompts")
+        if not prompt.text.strip():
+            raise InvalidInput(f"Prompt {index + 1} is empty; write something or leave it out.", field)
+        if problem := problem_of(prompt):
+            raise InvalidInput(f"Prompt {index + 1} {problem}", field)
+        if prompt.follows is None:
+            root = index
+        elif not root <= prompt.follows < index or index - root >= MAX_TURNS:
+            raise InvalidInput(
+                f"Prompt {index + 1} follows {prompt.follows}; turns of a conversation stand one after the other, at "
+                f"most {MAX_TURNS}: give the index (from 0) of an earlier turn of the same conversation.",
+                f"{field}.follows",
+            )
+        elif prompt.system is not None:
+            raise InvalidInput(f"Prompt {index + 1} follows another, so its system message is that one's.", field)
+        if prompt.custom_id is not None:
+            if prompt.custom_id in ids:
+                problem = (
+                    f"Prompt {index + 1} has the custom_id {prompt.custom_id!r} of an earlier one; ids must differ."
+                )
+                raise InvalidInput(problem, f"{field}.custom_id")
+            ids.add(prompt.custom_id)
+        yield prompt
+
+
+def problem_of(prompt: NewPrompt) -> str | None:
+    """What keeps a prompt from being stored, as the end of a sentence."""
+    texts = (prompt.text, prompt.system or "", *(message.content for message in prompt.history))
+    characters = sum(map(len, texts))
+    if characters > MAX_PROMPT_CHARACTERS:
+        return f"has {characters} characters; the limit is {MAX_PROMPT_CHARACTERS}."
+    return "contains a NUL character; remove it." if any("\x00" in text for text in texts) else None
