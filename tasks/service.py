@@ -6,10 +6,10 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from tasks.conversation import NewPrompt, checked
+from tasks.conversation import NewPrompt, checked, problem_of
 from tasks.errors import InvalidInput
 from tasks.ledger import Ledger
-from tasks.ledger.records import NewRun, Run
+from tasks.ledger.records import NewRun, Run, Wait
 from tasks.queue.celery import make_app
 from tasks.queue.dispatch import Dispatcher, DispatchThread
 from tasks.queue.live import Live
@@ -87,6 +87,37 @@ class Service:
         speed = self.ledger.workers.speed(model) or 0.0
         completions = max(speed * CHUNK_SECONDS, self.registry.get(model).slots / 2)
         return max(1, min(MAX_CHUNK, round(completions / samples)))
+
+    def follow(self, run_id: str, new: NewPrompt) -> tuple[Run, int]:
+        """Add a later turn to a run, for every model and sample of it; returns the run and the turn's idx.
+
+        Raises `InvalidInput`, `NotFound` and `Conflict` (a cancelled run).
+        """
+        if not new.text.strip():
+            raise InvalidInput("The prompt is empty; write something.", "prompt")
+        if problem := problem_of(new):
+            raise InvalidInput(f"The prompt {problem}", "prompt")
+        if new.system is not None:
+            raise InvalidInput("A later turn has the system message of the first.", "system")
+        idx = self.ledger.growth.follow(run_id, new)
+        run = self.ledger.runs.get(run_id)
+        self.dispatching.request(run.models)
+        return run, idx
+
+    def waits(self, run: Run) -> dict[str, Wait]:
+        """For each model of a run with something pending, why nothing of it gets done now."""
+        return self.ledger.waits.of_run(run, self.registry.names)
+
+    def give_up(self, run_id: str, model: str) -> Run:
+        """Let what is pending of a run's model fail, with the reason for which it waits.
+
+        Raises `NotFound`, and `Conflict` where the run has ended.
+        """
+        run = self.ledger.runs.get(run_id)
+        wait = self.waits(run).get(model)
+        reason = (wait.detail or wait.reason.replace("_", " ")) if wait else "nothing"
+        self.ledger.control.give_up(run_id, model, f"Given up while it waited: {reason}.".replace("..", "."))
+        return self.ledger.runs.get(run_id)
 
     def act(self, run_id: str, action: RunAction) -> Run:
         """Pause, resume or cancel a run, or do again what failed of it.

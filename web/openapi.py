@@ -6,6 +6,7 @@ from tasks.conversation import MAX_PROMPTS
 from tasks.sampling import BOUNDS, MAX_STOPS
 from tasks.service import MAX_DEADLINE, MAX_PRIORITY, MAX_SAMPLES
 from tasks.states import FinishReason, RunAction, RunKind, RunState
+from tasks.version import VERSION
 
 
 def _ref(name: str) -> dict[str, str]:
@@ -49,7 +50,7 @@ OBJECT = {"type": "object"}
 
 DOCUMENT: dict[str, Any] = {
     "openapi": "3.1.0",
-    "info": {"title": "Touchstone", "version": "0.1.0", "license": {"name": "MIT", "identifier": "MIT"}},
+    "info": {"title": "Touchstone", "version": VERSION, "license": {"name": "MIT", "identifier": "MIT"}},
     "paths": {
         "/api/runs": {
             "post": _operation(

@@ -6,10 +6,12 @@ from tasks.ledger.chunks import MAX_ATTEMPTS, Chunks, Lease
 from tasks.ledger.completions import Completions
 from tasks.ledger.control import Control
 from tasks.ledger.database import Database, now
+from tasks.ledger.growth import Growth
 from tasks.ledger.outbox import Outbox
 from tasks.ledger.runs import Runs
 from tasks.ledger.scores import Scores
 from tasks.ledger.sweeper import Sweeper
+from tasks.ledger.waits import Waits
 from tasks.ledger.workers import Workers
 from tasks.settings import Settings
 
@@ -31,6 +33,8 @@ class Ledger:
         self.scores = Scores(self.database)
         self.workers = Workers(self.database, fresh=BEATS_MISSED * settings.sweep)
         self.control = Control(self.database, self.workers)
+        self.waits = Waits(self.workers)
+        self.growth = Growth(self.database)
 
     def ping(self) -> None:
         """Raises `Unavailable` when the database does not answer or has no tables."""

@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, and_, select
 
 from tasks.ledger.database import Database
-from tasks.ledger.records import Completion, Environment
+from tasks.ledger.records import Completion, Environment, Rendered
 from tasks.ledger.samples import KEY, Sample, keys_of
-from tasks.ledger.tables import completion, environment, run_model
+from tasks.ledger.tables import completion, environment, rendering, run_model
 from tasks.states import FinishReason
 
 PAGE = 1000
@@ -71,6 +71,14 @@ class Completions:
                 same = and_(*(column == keys.c[column.name] for column in KEY))
                 found += self._read(connection, select(completion).join(keys, same))
         return found
+
+    def rendering(self, run_id: str, model: str, idx: int, sample: int = 0) -> Rendered | None:
+        """The prompt of a completion as its model saw it, where that is known."""
+        here = (rendering.c.run == run_id) & (rendering.c.model == model) & (rendering.c.idx == idx)
+        query = select(rendering.c.text, rendering.c.tokens).where(here, rendering.c.sample.in_({0, sample}))
+        with self.database.read() as connection:
+            found = connection.execute(query.order_by(rendering.c.sample.desc()).limit(1)).first()
+        return Rendered(found.text, tuple(found.tokens)) if found else None
 
     def environments(self, ids: Collection[str]) -> dict[str, Environment]:
         """The environments with these ids."""

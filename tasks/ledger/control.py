@@ -74,6 +74,27 @@ class Control:
 
         self.database.transact(cancel, durable=True)
 
+    def give_up(self, run_id: str, model: str, reason: str) -> None:
+        """Let what is pending of a run's model fail with ``reason``; what a live worker holds is done to its end.
+
+        Of a huge run most is closed by the sweep.
+        """
+
+        def give_up(connection: Connection) -> None:
+            _open_run(connection, run_id, "given up")
+            here = (run_model.c.run == run_id) & (run_model.c.model == model)
+            if not connection.execute(update(run_model).where(here).values(given_up=reason)).rowcount:
+                raise NotFound(f"This run has no model {model!r}.")
+            alive = select(worker.c.id).where(self.workers.is_fresh())
+            orphaned = (chunk.c.state == ChunkState.LEASED) & chunk.c.worker.not_in(alive)
+            of_model = (chunk.c.run == run_id) & (chunk.c.model == model)
+            query = select(chunk.c.id).where(of_model, or_(chunk.c.state.in_(WAITING), orphaned))
+            some = connection.execute(query.limit(AT_ONCE).with_for_update(skip_locked=True))
+            close_chunks(connection, list(some.scalars()), ChunkState.FAILED, reason)
+            finish_complete_runs(connection, run.c.id == run_id)
+
+        self.database.transact(give_up, durable=True)
+
     def retry(self, run_id: str) -> int:
         """Put what failed to the models once more; returns how many completions those are.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tasks.conversation import Message, NewPrompt, Role
 from tasks.registry import ModelEntry
-from tasks.states import FinishReason, Outcome, RunKind, RunState, WorkerState
+from tasks.states import FinishReason, Outcome, RunKind, RunState, WaitReason, WorkerState
 
 
 @dataclass(frozen=True)
@@ -255,6 +255,16 @@ class Worker:
     started: float = 0.0
     heartbeat: float = 0.0
     alive: bool = True
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Why nothing of a run's model gets done now. ``detail`` is a worker's own words, ``stage`` what it is loading."""
+
+    reason: WaitReason
+    detail: str | None = None
+    stage: str | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from tasks.ledger.closing import CANCEL_GRACE, WAITING, close_chunks, finish_com
 from tasks.ledger.database import Database, now
 from tasks.ledger.purging import is_deleted, purge_some
 from tasks.ledger.records import Swept
-from tasks.ledger.tables import chunk, completion, prompt, run
+from tasks.ledger.tables import chunk, completion, prompt, run, run_model
 from tasks.states import ChunkState, RunState
 
 GIVEN_UP = "This prompt ended its worker or outlasted its lease {} times; it was given up."
@@ -107,6 +107,7 @@ class Sweeper:
         until = time.monotonic() + CLEAR_SECONDS
         while time.monotonic() < until:
             some = self.database.transact(close_cancelled) if self._is_any(run, _cancelled()) else 0
+            some += self.database.transact(close_given_up) if self._is_any(run_model, _given_up()) else 0
             gone = self.database.transact(purge_some) if self._is_any(run, is_deleted) else None
             if not some and gone is None:
                 break
@@ -132,6 +133,30 @@ def close_cancelled(connection: Connection) -> int:
             completions += number
     close_chunks(connection, chosen, ChunkState.CANCELLED)
     return len(chosen)
+
+
+def close_given_up(connection: Connection) -> int:
+    """Close some chunks of models that were given up, each with the reason; returns how many."""
+    of_chunk = (run_model.c.run == chunk.c.run) & (run_model.c.model == chunk.c.model)
+    query = (
+        select(chunk.c.id, run_model.c.given_up)
+        .join(run_model, of_chunk)
+        .where(_given_up(), chunk.c.state.in_(WAITING))
+        .limit(SOME_CHUNKS // 10)
+        .with_for_update(skip_locked=True, of=chunk)
+    )
+    by_reason: dict[str, list[int]] = {}
+    for chunk_id, reason in connection.execute(query):
+        by_reason.setdefault(reason, []).append(chunk_id)
+    for reason, ids in by_reason.items():
+        close_chunks(connection, ids, ChunkState.FAILED, reason)
+    return sum(map(len, by_reason.values()))
+
+
+def _given_up() -> ColumnElement[bool]:
+    """A condition on a run's model: it was given up, and something of it is still to be closed."""
+    ended = run_model.c.done + run_model.c.failed + run_model.c.cancelled
+    return run_model.c.given_up.is_not(None) & (run_model.c.total > ended)
 
 
 def _cancelled() -> ColumnElement[bool]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from tasks.sampling import check_settings
+from tasks.sampling import check_settings, merge
 from tasks.schema import Characters, Flag, Said, Schema, Seconds, one_of, whole
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -115,6 +115,15 @@ class Entry(Schema):
         """Digest of what decides which model answers, however its prompts are rendered and wherever it runs."""
         values = {name: getattr(self, name) for name in self.identity_fields}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+    def effective(self, sampling: Mapping[str, Any]) -> dict[str, Any]:
+        """What a completion with these settings of its run is made with, as JSON values; None is the model's own way.
+
+        The seed is that of the run: each completion's own follows from it.
+        """
+        settings = merge(self.decoding, sampling).to_dict()
+        own = {name: getattr(self, name) for name in self.identity_fields}
+        return own | {"template": self.template, "system": self.system, "thinking": self.thinking} | settings
 
     def snapshot(self) -> dict[str, Any]:
         """The entry as JSON values, as it is stored with a run; `entry_of` reads it."""

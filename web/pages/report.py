@@ -8,10 +8,10 @@ from markdown_it import MarkdownIt
 from tasks.errors import Unavailable
 from tasks.measures.report import ReportExample, ReportModel, RunReport, render
 from tasks.settings import ROOT
+from tasks.version import VERSION
 from web import language
 from web.host import figures, service
 
-VERSION = "0.1.0"
 EXAMPLES = 5
 FIRST = 100
 PATIENCE_SECONDS = 30.0

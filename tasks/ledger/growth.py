@@ -1,0 +1,48 @@
+"""Adding to a run that is there: no row of it changes but its counts (I15)."""
+
+from sqlalchemy import Connection, insert, select, update
+
+from tasks.conversation import NewPrompt
+from tasks.errors import Conflict, InvalidInput, NotFound
+from tasks.ledger.closing import lock_run
+from tasks.ledger.database import Database
+from tasks.ledger.records import columns_of
+from tasks.ledger.tables import chunk, prompt, run, run_model
+from tasks.states import ChunkState, RunState
+
+
+class Growth:
+    def __init__(self, database: Database):
+        self.database = database
+
+    def follow(self, run_id: str, new: NewPrompt) -> int:
+        """Add a later turn to a run, with a chunk of its own for each model; returns its idx.
+
+        It starts once the turn it follows is answered. Raises `NotFound` for a run or turn that is not there and
+        `Conflict` for a cancelled run.
+        """
+
+        def add(connection: Connection) -> int:
+            of_run = lock_run(connection, run_id)
+            if of_run is None:
+                raise NotFound(f"There is no run {run_id!r}; it may have been deleted.")
+            if of_run.state == RunState.CANCELLED:
+                raise Conflict("This run was cancelled; submit the conversation anew.")
+            if new.follows is None or not 0 <= new.follows < of_run.prompts:
+                problem = (
+                    f"follows is {new.follows}; give the index of a prompt of this run, from 0 to {of_run.prompts - 1}."
+                )
+                raise InvalidInput(problem, "follows")
+            idx: int = of_run.prompts
+            connection.execute(insert(prompt).values({"run": run_id, "idx": idx} | columns_of(new)))
+            models = list(connection.execute(select(run_model.c.model).where(run_model.c.run == run_id)).scalars())
+            part = {"run": run_id, "first": idx, "count": 1, "lane": of_run.kind, "state": ChunkState.PENDING}
+            connection.execute(insert(chunk), [part | {"model": model} for model in models])
+            grown = {"total": run_model.c.total + of_run.samples}
+            connection.execute(update(run_model).where(run_model.c.run == run_id).values(grown))
+            state = RunState.RUNNING if of_run.state == RunState.DONE else of_run.state
+            again = {"prompts": idx + 1, "finished": None, "state": state}
+            connection.execute(update(run).where(run.c.id == run_id).values(again))
+            return idx
+
+        return self.database.transact(add, durable=True)

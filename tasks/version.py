@@ -1,0 +1,3 @@
+"""The version, in one place: pyproject.toml, the API and reports read it here."""
+
+VERSION = "0.2.0"
