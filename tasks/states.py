@@ -100,7 +100,6 @@ class WaitReason(StrEnum):
     PAUSED = "paused"
     BUSY = "busy"  # a worker is ready; others are before it, or it is just beginning
     LOADING = "loading"
-    PREDECESSOR = "predecessor"  # the turn before is not answered yet
     NO_WORKER = "no_worker"
     FAILED = "failed"  # its worker cannot load it
     LOST = "lost"  # its worker was last heard of too long ago

@@ -239,12 +239,11 @@ class Chunks:
 
 
 def _of_model(identity: str | None) -> ColumnElement[bool]:
-    """A condition on a chunk: its run was made with the model that a worker of this identity runs."""
-    if identity is None:
-        return literal(True)
-    of_chunk = (run_model.c.run == chunk.c.run) & (run_model.c.model == chunk.c.model)
-    same = or_(run_model.c.identity.is_(None), run_model.c.identity == identity)
-    return select(run_model.c.run).where(of_chunk, same, run_model.c.given_up.is_(None)).exists()
+    """A condition on a chunk: its model was not given up, and is the one that a worker of this identity runs."""
+    here = (run_model.c.run == chunk.c.run) & (run_model.c.model == chunk.c.model) & run_model.c.given_up.is_(None)
+    if identity is not None:
+        here &= or_(run_model.c.identity.is_(None), run_model.c.identity == identity)
+    return select(run_model.c.run).where(here).exists()
 
 
 _ENDED = {"state": ChunkState.DONE, "token": None, "lease_until": None}

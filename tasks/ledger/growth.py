@@ -29,10 +29,8 @@ class Growth:
             if of_run.state == RunState.CANCELLED:
                 raise Conflict("This run was cancelled; submit the conversation anew.")
             if new.follows is None or not 0 <= new.follows < of_run.prompts:
-                problem = (
-                    f"follows is {new.follows}; give the index of a prompt of this run, from 0 to {of_run.prompts - 1}."
-                )
-                raise InvalidInput(problem, "follows")
+                there = f"there are 0 to {of_run.prompts - 1}"
+                raise InvalidInput(f"follows is {new.follows}, which is no prompt of this run; {there}.", "follows")
             idx: int = of_run.prompts
             connection.execute(insert(prompt).values({"run": run_id, "idx": idx} | columns_of(new)))
             models = list(connection.execute(select(run_model.c.model).where(run_model.c.run == run_id)).scalars())

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData()
@@ -58,6 +59,12 @@ run_model = Table(
     Column("entry", JSON),  # of the model in the registry, as it was when the run was made
     Column("identity", String(16)),  # of that entry
     Column("given_up", Text),  # why nothing more of the model is done
+    Index(
+        "run_model_given_up",
+        "run",
+        sqlite_where=text("given_up IS NOT NULL"),
+        postgresql_where=text("given_up IS NOT NULL"),
+    ),
 )
 
 prompt = Table(

@@ -47,6 +47,8 @@ def upgrade() -> None:
         for column in added:
             op.add_column(table, column)
     op.drop_column("prompt", "metadata")
+    given_up = sa.text("given_up IS NOT NULL")
+    op.create_index("run_model_given_up", "run_model", ["run"], sqlite_where=given_up, postgresql_where=given_up)
     op.create_table(
         "rendering",
         sa.Column("run", sa.String(length=32), nullable=False),
@@ -62,6 +64,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("rendering")
+    op.drop_index("run_model_given_up", table_name="run_model")
     op.add_column("prompt", sa.Column("metadata", sa.JSON(), nullable=True))
     for table, added in columns().items():
         for column in added:
