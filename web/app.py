@@ -5,7 +5,7 @@ from typing import Any
 from flask import Flask, Response, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError, CSRFProtect
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from tasks.errors import TouchstoneError
 from tasks.service import Service
@@ -14,6 +14,7 @@ from web import api, health, language, security
 from web.figures import Figures
 from web.pages import arena, batches, benchmark, models, report, run
 from web.radar import radar_plot
+from web.schema.answers import Error, Problem
 
 MAX_BYTES = 20 * 2**20
 MAX_FILE_BYTES = 2 * 2**30
@@ -37,6 +38,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["touchstone.figures"] = Figures(service)
     app.before_request(_allow_files)
     app.before_request(security.prepare)  # before the CSRF check, whose error page needs it too
+    app.before_request(_refuse_nul)
     csrf = CSRFProtect(app)
     csrf.exempt(api.blueprint)
     for blueprint in (api.blueprint, health.blueprint, language.blueprint, *(page.blueprint for page in PAGES)):
@@ -52,6 +54,12 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.jinja_env.get_template(name)
     app.add_url_rule("/favicon.ico", view_func=lambda: redirect("/static/icon.svg"))
     return app
+
+
+def _refuse_nul() -> None:
+    """PostgreSQL cannot even be asked for an id with a NUL."""
+    if any("\x00" in str(value) for value in (request.view_args or {}).values()):
+        raise NotFound
 
 
 def _allow_files() -> None:
@@ -74,6 +82,8 @@ def _show_error(error: Any) -> ResponseReturnValue:
         message = error.description or error.name
     if isinstance(error, CSRFError):
         message = language.translate("error.csrf")
+    headers = {"Allow": ", ".join(error.valid_methods or ())} if isinstance(error, MethodNotAllowed) else {}
     if request.path.startswith("/api/") or request.path in ("/healthz", "/readyz"):
-        return {"error": {"code": code, "message": message} | ({"field": field} if field else {})}, status
-    return render_template("error.html", status=status, message=message), status
+        problem = Error(error=Problem(code=code, message=message, field=field))
+        return problem.model_dump(mode="json"), status, headers
+    return render_template("error.html", status=status, message=message), status, headers

@@ -58,7 +58,7 @@ def _events(service: Service, run: Run, after: str) -> Iterator[str]:
             key = (row.model, row.idx, row.sample)
             if key not in sent:
                 sent.add(key)
-                yield _format("completion", views.completion(row))
+                yield _format("completion", views.completion(row).model_dump(mode="json"))
         state = {"state": run.state, "counts": run.counts.to_dict()}
         yield ": still here\n\n" if state == shown else _format("state", state)
         shown = state
@@ -83,6 +83,7 @@ def _delta(event: LiveEvent) -> dict[str, Any]:
         "sample": event.sample,
         "attempt": event.attempt,
         "text": event.text,
+        "thinking": event.thinking,
     }
 
 

@@ -5,6 +5,7 @@ from flask.typing import ResponseReturnValue
 
 from tasks.errors import Unavailable
 from web.host import service
+from web.schema.answers import Health
 
 blueprint = Blueprint("health", __name__)
 
@@ -12,7 +13,7 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/healthz")
 def healthz() -> ResponseReturnValue:
     """The process answers."""
-    return {"status": "ok"}
+    return Health(status="ok").model_dump()
 
 
 @blueprint.get("/readyz")
@@ -21,4 +22,4 @@ def readyz() -> ResponseReturnValue:
     service().ledger.ping()
     if not service().redis_alive():
         raise Unavailable("Redis does not answer; runs are stored and start when it is back.")
-    return {"status": "ready"}
+    return Health(status="ready").model_dump()

@@ -1,169 +1,96 @@
-"""The OpenAPI document of the API."""
+"""The OpenAPI document of the API, made from its schemas."""
 
+import re
 from typing import Any
 
-from tasks.conversation import MAX_PROMPTS
-from tasks.sampling import BOUNDS, MAX_STOPS
-from tasks.service import MAX_DEADLINE, MAX_PRIORITY, MAX_SAMPLES
-from tasks.states import FinishReason, RunAction, RunKind, RunState
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
 from tasks.version import VERSION
+from web.schema.answers import Error
+from web.schema.operations import FILE, KEY, OPERATIONS, STREAM, Operation
+from web.schema.requests import Nothing
+
+TEXT = {"type": "string"}
+HEADERS = {KEY: TEXT | {"minLength": 1, "maxLength": 128}, "Last-Event-ID": TEXT}
+REFERENCE = "#/components/schemas/{model}"
+ERRORS = {
+    400: "Not JSON at all",
+    404: "Not there",
+    405: "Not a method of this path; `Allow` names those that are",
+    409: "Contradicts what is there",
+    413: "Too large",
+    415: "Not the type of content that is taken",
+    422: "Not what is taken; `field` says where",
+    503: "Try again later; `Retry-After` says when",
+}
 
 
-def _ref(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}
+def document() -> dict[str, Any]:
+    """The whole document."""
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation)
+    taken = {(operation.body, "validation") for operation in OPERATIONS if operation.body}
+    given = {(operation.answer, "serialization") for operation in OPERATIONS if operation.answer}
+    models: Any = sorted([*taken, *given, (Error, "serialization")], key=lambda pair: str(pair[0]))
+    _, schemas = models_json_schema(models, ref_template=REFERENCE)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Touchstone", "version": VERSION, "license": {"name": "MIT", "identifier": "MIT"}},
+        "paths": paths,
+        "components": {"schemas": schemas["$defs"]},
+    }
 
 
-def _answer(description: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
-    content = {"content": {"application/json": {"schema": schema}}} if schema else {}
+def _described(operation: Operation) -> dict[str, Any]:
+    parameters = [
+        *({"name": name, "in": "path", "required": True, "schema": TEXT} for name in _names(operation.path)),
+        *({"name": name, "in": "header", "schema": HEADERS[name]} for name in operation.headers),
+        *(_query(operation.query) if operation.query else ()),
+    ]
+    errors = {str(status): _answer(ERRORS[status], Error) for status in (*operation.errors, 405)}
+    errors["405"]["headers"] = {"Allow": {"schema": TEXT}}
+    errors["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+    success = _answer("Stored" if operation.status == 202 else "As asked", operation.answer)
+    if operation.media == STREAM:
+        success["content"] = {STREAM: {"schema": TEXT}}
+    made: dict[str, Any] = {
+        "summary": operation.summary,
+        "parameters": parameters,
+        "responses": {str(operation.status): success} | dict(sorted(errors.items())),
+    }
+    if operation.file:
+        made["requestBody"] = {"required": True, "content": {FILE: {}}}
+    elif operation.body:
+        schema = {"schema": _reference(operation.body)}
+        required = operation.body is not Nothing
+        made["requestBody"] = {"required": required, "content": {"application/json": schema}}
+        if not required:
+            made["description"] = "Send the header Content-Type: application/json, with an empty object or no body."
+    return made
+
+
+def _answer(description: str, schema: type[BaseModel] | None) -> dict[str, Any]:
+    content = {"content": {"application/json": {"schema": _reference(schema)}}} if schema else {}
     return {"description": description, **content}
 
 
-def _operation(summary: str, answers: dict[str, Any], *parameters: dict[str, Any], body: Any = None) -> dict[str, Any]:
-    errors = {code: _answer(text, _ref("Error")) for code, text in ERRORS.items()}
-    operation = {"summary": summary, "responses": answers | errors, "parameters": list(parameters)}
-    if body:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
-    return operation
+def _reference(schema: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": REFERENCE.format(model=schema.__name__)}
 
 
-def _parameter(name: str, place: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": place, "required": place == "path", "schema": schema}
+def _query(schema: type[BaseModel]) -> list[dict[str, Any]]:
+    made = schema.model_json_schema()
+    required = made.get("required", ())
+    return [
+        {"name": name, "in": "query", "required": name in required, "schema": value}
+        for name, value in made["properties"].items()
+    ]
 
 
-ERRORS = {"404": "Not there", "409": "Contradiction", "415": "Not JSON", "422": "Invalid input", "503": "Try again"}
-WHOLE, TEXT = {"type": "integer"}, {"type": "string"}
-PRIORITY = WHOLE | {"minimum": -MAX_PRIORITY, "maximum": MAX_PRIORITY}
-DEADLINE = {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": MAX_DEADLINE}
-ACTIONS = {
-    RunAction.PAUSE: "Start nothing more of a run; what has begun is done to its end",
-    RunAction.RESUME: "Let a paused run go on",
-    RunAction.CANCEL: "End a run; partial text is kept",
-    RunAction.RETRY: "Do again what failed of a run",
-}
-RUN_ID = _parameter("id", "path", TEXT)
-SAMPLING = {
-    name: {"type": "integer" if b.integer else "number", "minimum": b.low, "maximum": b.high}
-    for name, b in BOUNDS.items()
-} | {"stop": {"type": "array", "items": TEXT, "maxItems": MAX_STOPS}}
-COUNTS = dict.fromkeys(("total", "done", "failed", "cancelled", "pending"), WHOLE)
-OBJECT = {"type": "object"}
+def _names(path: str) -> list[str]:
+    return re.findall(r"\{(\w+)\}", path)
 
-DOCUMENT: dict[str, Any] = {
-    "openapi": "3.1.0",
-    "info": {"title": "Touchstone", "version": VERSION, "license": {"name": "MIT", "identifier": "MIT"}},
-    "paths": {
-        "/api/runs": {
-            "post": _operation(
-                "Put prompts to models",
-                {"202": _answer("Stored; the models begin", _ref("Submitted"))},
-                _parameter("Idempotency-Key", "header", {"type": "string", "minLength": 1, "maxLength": 128}),
-                body=_ref("NewRun"),
-            )
-        },
-        "/api/runs/file": {
-            "post": _operation(
-                "Put the prompts of a text file to models: one a line, or blocks between lines of ---",
-                {"202": _answer("Stored; the models begin", _ref("Submitted"))},
-                _parameter("Idempotency-Key", "header", {"type": "string", "minLength": 1, "maxLength": 128}),
-                _parameter("name", "query", TEXT),
-                _parameter("models", "query", {"type": "array", "items": TEXT}),
-                _parameter("samples", "query", {"type": "integer", "minimum": 1, "maximum": MAX_SAMPLES}),
-            )
-            | {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
-        },
-        "/api/runs/{id}": {
-            "get": _operation("State and counts", {"200": _answer("The run", _ref("Run"))}, RUN_ID),
-            "delete": _operation("Delete a run with all its rows", {"204": _answer("It is gone")}, RUN_ID),
-        },
-        "/api/runs/{id}/completions": {
-            "get": _operation(
-                "Completions with their phases",
-                {"200": _answer("A page of completions", _ref("Completions"))},
-                RUN_ID,
-                _parameter("model", "query", TEXT),
-                _parameter("after", "query", TEXT),
-                _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 1000}),
-            )
-        },
-        "/api/runs/{id}/events": {
-            "get": _operation(
-                "Server-Sent Events: delta, completion, state, end",
-                {"200": {"description": "The stream", "content": {"text/event-stream": {}}}},
-                RUN_ID,
-                _parameter("Last-Event-ID", "header", TEXT),
-            )
-        },
-        **{
-            f"/api/runs/{{id}}/{action}": {"post": _operation(text, {"200": _answer("The run", _ref("Run"))}, RUN_ID)}
-            for action, text in ACTIONS.items()
-        },
-        "/api/runs/{id}/priority": {
-            "post": _operation(
-                "Let a run go before (above 0) or after others of its kind",
-                {"200": _answer("The run", _ref("Run"))},
-                RUN_ID,
-                body={"type": "object", "properties": {"priority": PRIORITY}, "required": ["priority"]},
-            )
-        },
-        "/api/models": {"get": _operation("The registry", {"200": _answer("Models", OBJECT)})},
-        "/api/workers": {"get": _operation("Worker processes", {"200": _answer("Workers", OBJECT)})},
-        "/healthz": {"get": _operation("Is the process up", {"200": _answer("It is")})},
-        "/readyz": {"get": _operation("Are ledger and Redis there", {"200": _answer("They are")})},
-    },
-    "components": {
-        "schemas": {
-            "NewRun": {
-                "type": "object",
-                "required": ["prompts"],
-                "additionalProperties": False,
-                "properties": {
-                    "prompts": {"type": "array", "items": TEXT, "minItems": 1, "maxItems": MAX_PROMPTS},
-                    "models": {"type": "array", "items": TEXT},
-                    "sampling": {"type": "object", "properties": SAMPLING, "additionalProperties": False},
-                    "samples": {"type": "integer", "minimum": 1, "maximum": MAX_SAMPLES},
-                    "kind": {"enum": list(RunKind)},
-                    "deadline": DEADLINE,
-                },
-            },
-            "Submitted": {"type": "object", "properties": {"id": TEXT, "url": TEXT}, "required": ["id", "url"]},
-            "Counts": {"type": "object", "properties": COUNTS, "required": list(COUNTS)},
-            "Run": {
-                "type": "object",
-                "properties": {
-                    "id": TEXT,
-                    "state": {"enum": [state for state in RunState if state is not RunState.DELETED]},
-                    "priority": PRIORITY,
-                    "deadline": DEADLINE,
-                    "counts": _ref("Counts"),
-                    "models": {
-                        "type": "array",
-                        "items": {"type": "object", "properties": {"name": TEXT, "counts": _ref("Counts")}},
-                    },
-                },
-                "required": ["id", "state", "counts", "models"],
-            },
-            "Completion": {
-                "type": "object",
-                "properties": {"text": TEXT, "finish_reason": {"enum": list(FinishReason)}},
-            },
-            "Completions": {
-                "type": "object",
-                "properties": {
-                    "completions": {"type": "array", "items": _ref("Completion")},
-                    "next": {"type": ["string", "null"], "description": "Give it as `after` for the following page"},
-                },
-            },
-            "Error": {
-                "type": "object",
-                "properties": {
-                    "error": {
-                        "type": "object",
-                        "properties": {"code": TEXT, "message": TEXT, "field": TEXT},
-                        "required": ["code", "message"],
-                    }
-                },
-                "required": ["error"],
-            },
-        }
-    },
-}
+
+DOCUMENT = document()

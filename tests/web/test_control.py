@@ -110,6 +110,7 @@ def test_a_priority_is_a_small_number(client: FlaskClient, run_id: str, priority
     refused = post(client, f"{run_id}/priority", {"priority": priority})
     assert refused.status_code == 422 and refused.json["error"]["field"] == "priority"
     assert post(client, f"{run_id}/priority", {"priority": -9}).json["priority"] == -9
+    assert post(client, f"{run_id}/priority", {"priority": 2.0}).json["priority"] == 2
 
 
 @pytest.mark.parametrize("deadline", [0, -1, "5", True, 1e9, float("nan")])
@@ -150,7 +151,7 @@ def test_the_command_line_controls_a_run(url: str, ledger: Ledger, run_id: str) 
 
     assert call("pause") == (
         0,
-        f"run {run_id} is paused, priority 0: 0 cancelled, 0 done, 0 failed, 2 pending, 2 total\n",
+        f"run {run_id} is paused, priority 0: 2 total, 0 done, 0 failed, 0 cancelled, 2 pending\n",
     )
     assert "is pending" in call("resume")[1]
     assert "priority -2" in call("priority", "-2")[1]

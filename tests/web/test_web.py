@@ -59,7 +59,42 @@ def test_a_run_is_committed_although_redis_is_away(client: FlaskClient, ledger: 
         ({}, 422, "prompts"),
         ({"prompts": []}, 422, "prompts"),
         ({"prompts": "x"}, 422, "prompts"),
-        ({"prompts": [1]}, 422, "prompts"),
+        ({"prompts": [1]}, 422, "prompts.0"),
+        ({"prompts": ["x"], "messages": [{"role": "user", "content": "x"}]}, 422, "prompts"),
+        ({"prompts": None}, 422, "prompts"),
+        ({"messages": []}, 422, "messages"),
+        ({"messages": [{"role": "user", "content": "x"}] * 201}, 422, "messages"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, 422, "messages"),
+        ({"messages": [{"role": "bot", "content": "x"}]}, 422, "messages.0.role"),
+        ({"prompts": ["ok", {"messages": [{"role": "me", "content": "x"}]}]}, 422, "prompts.1.messages.0.role"),
+        ({"prompts": [{"messages": [{"role": "user", "content": 3}]}]}, 422, "prompts.0.messages.0.content"),
+        ({"prompts": [{"prompt": "x", "messages": [{"role": "user", "content": "x"}]}]}, 422, "prompts.0"),
+        ({"prompts": [{}]}, 422, "prompts.0"),
+        ({"prompts": [{"promt": "x"}]}, 422, "prompts.0.promt"),
+        ({"prompts": [{"prompt": "{{a}}", "variables": {"b": "x"}}]}, 422, "prompts.0"),
+        ({"prompts": [{"prompt": "x", "variables": {"b": 1}}]}, 422, "prompts.0.variables.b"),
+        ({"prompts": [{"prompt": "x", "follows": 0}]}, 422, "prompts.0.follows"),
+        ({"prompts": [{"prompt": "x", "follows": True}]}, 422, "prompts.0.follows"),
+        (
+            {"prompts": [{"prompt": "x", "custom_id": "a"}, {"prompt": "y", "custom_id": "a"}]},
+            422,
+            "prompts.1.custom_id",
+        ),
+        ({"prompts": [{"prompt": "x", "custom_id": "a" * 513}]}, 422, "prompts.0.custom_id"),
+        ({"prompts": [{"prompt": "x", "tags": ["a\x00"]}]}, 422, "prompts.0.tags.0"),
+        ({"prompts": [{"prompt": "x", "checks": [{"kind": "equals"}]}]}, 422, "prompts.0.checks.0"),
+        ({"prompts": [{"prompt": "x", "checks": [{"type": "a", "to": float("nan")}]}]}, 422, "prompts.0.checks.0"),
+        ({"prompts": [{"prompt": "x", "checks": [{"type": "a", "to": "b\x00"}]}]}, 422, "prompts.0.checks.0"),
+        ({"prompts": [{"prompt": "x", "checks": [{"type": "a", "to": "b" * 9000}]}]}, 422, "prompts.0.checks.0"),
+        (
+            {"prompts": [{"prompt": "x", "checks": [{"type": "a", "": [[[[[[[[1]]]]]]]]}]}]},
+            422,
+            "prompts.0.checks.0",
+        ),
+        (GOOD | {"system": "x" * 32_001}, 422, "system"),
+        (GOOD | {"title": "x" * 201}, 422, "title"),
+        (GOOD | {"models": ["nobody", 3]}, 422, "models"),
+        (GOOD | {"samples": 1.5}, 422, "samples"),
         ({"prompts": ["ok", " "]}, 422, "prompts.1"),
         ({"prompts": ["a\x00b"]}, 422, "prompts.0"),
         ({"prompts": ["x" * 32_001]}, 422, "prompts.0"),
@@ -201,6 +236,7 @@ def test_every_text_is_there_in_both_languages() -> None:
 
 def test_the_openapi_document_names_every_route(client: FlaskClient) -> None:
     described = set(client.get("/api/openapi.json").json["paths"])
-    rules = {re.sub(r"<[^>]+>", "{id}", str(rule)) for rule in client.application.url_map.iter_rules()}
+    served_rules = client.application.url_map.iter_rules()
+    rules = {re.sub(r"<(\w+)>", r"{\1}", str(rule)).replace("{run_id}", "{id}") for rule in served_rules}
     served = {rule for rule in rules if rule.startswith("/api/")} | {"/healthz", "/readyz"}
     assert described == served - {"/api/openapi.json"}

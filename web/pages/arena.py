@@ -6,11 +6,12 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from tasks.conversation import NewPrompt
-from tasks.errors import InvalidInput, TouchstoneError
+from tasks.errors import TouchstoneError
 from tasks.sampling import BOUNDS
 from tasks.states import RunKind
-from web import security, views
+from web import cards, security
 from web.host import service
+from web.schema.values import number_of
 
 SAMPLE = "写一首关于春天的诗"
 
@@ -29,7 +30,7 @@ def submit() -> ResponseReturnValue:
             prompts=[NewPrompt(request.form.get("prompt", ""))],
             models=request.form.getlist("models") or None,
             sampling=read_sampling(request.form),
-            samples=int(_number("samples", request.form.get("samples") or "1", True)),
+            samples=number_of(request.form.get("samples") or "1"),
             kind=RunKind.ARENA,
             owner=security.owner(),
         )
@@ -41,7 +42,7 @@ def submit() -> ResponseReturnValue:
 def _page(prompt: str, error: TouchstoneError | None) -> str:
     chosen = request.form.getlist("models")
     newest = service().ledger.runs.newest(8)
-    models = views.models(service())
+    models = cards.all_models(service())
     return render_template(
         "arena.html", prompt=prompt, models=models, chosen=chosen, error=error, bounds=BOUNDS, newest=newest
     )
@@ -49,18 +50,6 @@ def _page(prompt: str, error: TouchstoneError | None) -> str:
 
 def read_sampling(form: Any) -> dict[str, Any]:
     """Decoding settings of a form; what was left empty is the model's own choice."""
-    settings: dict[str, Any] = {
-        name: _number(name, form[name].strip(), bounds.integer)
-        for name, bounds in BOUNDS.items()
-        if form.get(name, "").strip()
-    }
+    settings = {name: number_of(form[name]) for name in BOUNDS if form.get(name, "").strip()}
     stops = [line for line in form.get("stop", "").splitlines() if line]
     return settings | ({"stop": stops} if stops else {})
-
-
-def _number(name: str, text: str, integer: bool) -> float:
-    try:
-        return int(text) if integer else float(text)
-    except ValueError:
-        kind = "a whole number" if integer else "a number"
-        raise InvalidInput(f"{name} is {text!r}; it must be {kind}.", name) from None

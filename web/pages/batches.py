@@ -10,7 +10,7 @@ from tasks.conversation import NewPrompt
 from tasks.errors import TouchstoneError
 from tasks.files.read.text import read_text
 from tasks.states import RunKind
-from web import security, views
+from web import cards, security
 from web.host import service
 from web.pages.arena import read_sampling
 
@@ -40,7 +40,7 @@ def submit() -> ResponseReturnValue:
 
 def _page(error: TouchstoneError | None) -> str:
     runs = service().ledger.runs.newest(30)
-    models = views.models(service())
+    models = cards.all_models(service())
     return render_template("batches.html", runs=runs, models=models, chosen=[], error=error)
 
 

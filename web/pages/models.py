@@ -3,7 +3,7 @@
 from flask import Blueprint, render_template
 from flask.typing import ResponseReturnValue
 
-from web import views
+from web import cards
 from web.host import service
 
 blueprint = Blueprint("models", __name__)
@@ -12,4 +12,4 @@ blueprint = Blueprint("models", __name__)
 @blueprint.get("/models")
 def show() -> ResponseReturnValue:
     workers = service().ledger.workers.all()
-    return render_template("models.html", models=views.models(service()), workers=workers)
+    return render_template("models.html", models=cards.all_models(service()), workers=workers)

@@ -1,0 +1,49 @@
+"""What a request carries, as values of its schema."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_origin
+
+from flask import request
+from pydantic import BaseModel
+from werkzeug.exceptions import BadRequest
+
+from tasks.errors import InvalidInput
+from tasks.schema import validated
+
+S = TypeVar("S", bound=BaseModel)
+
+
+class UnsupportedType(InvalidInput):
+    """A body that is not JSON; a page of another site cannot send JSON unasked, so this also keeps those out."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+def body(schema: type[S], required: bool = True) -> S:
+    """The JSON object that was sent; one that is not ``required`` may be left out, its content type may not.
+
+    Raises `InvalidInput` that names the wrong field, `UnsupportedType`, and `BadRequest` for what is no JSON.
+    """
+    return validated(schema, _json_object(required))
+
+
+def query(schema: type[S]) -> S:
+    """The parameters after the path's question mark. Raises `InvalidInput` that names the wrong one."""
+    lists = {name for name, field in schema.model_fields.items() if get_origin(field.annotation) is list}
+    given = {key: values if key in lists else values[-1] for key, values in request.args.lists()}
+    return validated(schema, given)
+
+
+def _json_object(required: bool) -> Mapping[str, Any]:
+    if not request.is_json:
+        raise UnsupportedType("Send JSON, with the header Content-Type: application/json.")
+    try:
+        found = request.get_json() if required or request.content_length else {}
+    except BadRequest:
+        raise BadRequest('The body is not valid JSON; send an object such as {"prompts": ["…"]}, in UTF-8.') from None
+    except RecursionError:
+        raise InvalidInput("The body is nested too deeply; send one flat JSON object.") from None
+    if not isinstance(found, dict):
+        raise InvalidInput('The body must be a JSON object such as {"prompts": ["写一首关于春天的诗"]}.')
+    return found
