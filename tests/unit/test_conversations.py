@@ -229,6 +229,7 @@ def test_every_wait_has_its_reason(each_ledger: Ledger) -> None:
     with each_ledger.database.write() as connection:
         connection.exec_driver_sql("UPDATE worker SET heartbeat = heartbeat - 1000")
     assert reason() is WaitReason.LOST
+    assert each_ledger.workers.all()[0].state is WorkerState.LOST
     each_ledger.control.pause(run.id)
     assert reason() is WaitReason.PAUSED
     each_ledger.control.cancel(run.id)
