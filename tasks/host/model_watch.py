@@ -98,10 +98,10 @@ class ModelWatch:
         return problem
 
 
-def answers(url: str) -> bool:
-    """Whether the web at ``url`` is up."""
+def answers(url: str, path: str = "/healthz") -> bool:
+    """Whether the server at ``url`` says that it is healthy."""
     try:
-        with urllib.request.urlopen(f"{url}/healthz", timeout=1) as response:
+        with urllib.request.urlopen(url + path, timeout=1) as response:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
