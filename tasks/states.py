@@ -75,10 +75,13 @@ class Outcome(StrEnum):
 
 
 class WorkerState(StrEnum):
+    """loading → ready → stopped, or failed; lost, which is not stored: it was last heard of too long ago."""
+
     LOADING = "loading"
     READY = "ready"
     FAILED = "failed"
     STOPPED = "stopped"
+    LOST = "lost"
 
 
 class LoadStage(StrEnum):

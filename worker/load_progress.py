@@ -30,8 +30,6 @@ class LoadProgress:
             self._stage, self._share = stage, share
             if not is_new and time.monotonic() - self._shown < SHOW_SECONDS:
                 return
-        if is_new:
-            logger.info("%s", stage.replace("_", " "))
         try:
             self.beat()
         except Unavailable as error:

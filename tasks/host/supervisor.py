@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tasks.settings import ROOT
@@ -21,11 +21,12 @@ PR_SET_PDEATHSIG = 1
 
 @dataclass
 class Child:
-    """A process by its command; ``failures`` counts deaths in quick succession."""
+    """A process by its command; ``failures`` counts deaths in quick succession. ``model`` is a worker's."""
 
     name: str
     argv: Sequence[str]
     environment: Mapping[str, str]
+    model: str | None = None
     process: "subprocess.Popen[bytes] | None" = None
     failures: int = 0
     started: float = 0.0
@@ -49,11 +50,15 @@ class Child:
 
 
 class Supervisor:
-    """Starts children in order, watches them, and ends them in reverse order."""
+    """Starts children in order, watches them, and ends them in reverse order.
 
-    def __init__(self) -> None:
+    ``died`` is told of each death (child, process id, exit code) and may answer why there is no use in another start.
+    """
+
+    def __init__(self, died: Callable[[Child, int, int], str | None] | None = None) -> None:
         self.children: list[Child] = []
         self.stopping = False
+        self._died = died
 
     def add(self, child: Child) -> None:
         """Start ``child`` and watch it from now on."""
@@ -80,16 +85,20 @@ class Supervisor:
         if child.running or child.given_up:
             return
         if child.process is not None:
-            code = child.process.returncode
+            code, pid = child.process.returncode, child.process.pid
             child.process = None
             if code == EXIT_CANNOT_START:
                 child.given_up = True
                 say(f"{child.name} cannot start; the rest goes on without it. Mend the cause, then start again.")
                 return
+            if self._died and (reason := self._died(child, pid, code)):
+                child.given_up = True
+                say(f"{reason} The rest goes on without it.")
+                return
             child.failures = 1 if time.monotonic() - child.started > CALM_SECONDS else child.failures + 1
             wait = min(MAX_BACKOFF, 0.5 * 2 ** (child.failures - 1))
             child.start_at = time.monotonic() + wait
-            say(f"{child.name} ended ({_describe(code)}); starting it again in {wait:g} s.")
+            say(f"{child.name} ended ({describe(code)}); starting it again in {wait:g} s.")
         if time.monotonic() >= child.start_at:
             child.start()
 
@@ -120,7 +129,8 @@ def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> None:
         process.wait()
 
 
-def _describe(code: int) -> str:
+def describe(code: int) -> str:
+    """An exit code in words."""
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 

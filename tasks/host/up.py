@@ -13,12 +13,16 @@ from pathlib import Path
 
 from tasks.errors import ConfigurationError
 from tasks.host import redis_server
+from tasks.host.model_watch import ModelWatch
 from tasks.host.supervisor import Child, Supervisor, say
+from tasks.ledger import Ledger
 from tasks.ledger.migrate import migrate
+from tasks.queue.routine import Routine
 from tasks.registry import ModelEntry, Registry
 from tasks.settings import Settings
 
 NEEDED_BYTES = 200 * 2**20
+LOOK_SECONDS = 0.5
 
 
 def up(settings: Settings, host: str, port: int) -> None:
@@ -30,7 +34,9 @@ def up(settings: Settings, host: str, port: int) -> None:
         server = redis_server.prepare(settings.data / "redis")
         settings = replace(settings, redis_url=server.url)
         migrate(settings)
-        supervisor = Supervisor()
+        url = _url(host, port)
+        watch = ModelWatch(Ledger(settings), registry.names, url)
+        supervisor = Supervisor(watch.died)
         supervisor.stop_on_signals()
         try:
             environment = settings.to_environment()
@@ -39,12 +45,19 @@ def up(settings: Settings, host: str, port: int) -> None:
             _note_redis(settings)
             for child in _children(registry, environment, host, port):
                 supervisor.add(child)
-            say(f"starting on http://{host}:{port} (Ctrl-C stops)")
+            say(f"starting on {url} (Ctrl-C stops)")
+            Routine("watch", LOOK_SECONDS, watch.tell).start()
             supervisor.watch()
         finally:
             say("stopping: running completions end first …")
             supervisor.stop()
             settings.redis_url_file.unlink(missing_ok=True)
+
+
+def _url(host: str, port: int) -> str:
+    """Where a person on this machine finds the pages."""
+    here = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    return f"http://[{here}]:{port}" if ":" in here else f"http://{here}:{port}"
 
 
 def _children(registry: Registry, environment: dict[str, str], host: str, port: int) -> Iterator[Child]:
@@ -54,7 +67,7 @@ def _children(registry: Registry, environment: dict[str, str], host: str, port: 
     cores = share_cores(list(registry.models.values()), sorted(os.sched_getaffinity(0)))
     for name, own in cores.items():
         argv = [sys.executable, "-m", "worker", "--model", name, "--cores", ",".join(map(str, own))]
-        yield Child(f"worker {name}", argv, environment)
+        yield Child(f"worker {name}", argv, environment, name)
 
 
 def share_cores(models: list[ModelEntry], available: list[int]) -> dict[str, tuple[int, ...]]:

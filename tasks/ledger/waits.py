@@ -40,6 +40,6 @@ class Waits:
         newest = max(workers, key=lambda worker: worker.started, default=None)
         if newest and newest.state is WorkerState.FAILED:
             return Wait(WaitReason.FAILED, newest.error)
-        if newest and newest.state is not WorkerState.STOPPED:
+        if newest and newest.state is WorkerState.LOST:
             return Wait(WaitReason.LOST)
         return Wait(WaitReason.NO_WORKER)

@@ -36,6 +36,15 @@ class Workers:
         renewed = update(worker).where(worker.c.id == worker_id).values(heartbeat=now(), **changes)
         self.database.transact(lambda connection: connection.execute(renewed))
 
+    def died(self, host: str, pid: int) -> Worker | None:
+        """Take a worker for lost at once, as whoever started its process saw it end; returns it as it was."""
+        here = (worker.c.host == host) & (worker.c.pid == pid)
+        living = here & worker.c.state.in_([WorkerState.LOADING, WorkerState.READY])
+        found = next((one for one in self.all() if one.host == host and one.pid == pid and one.alive), None)
+        lost = update(worker).where(living).values(heartbeat=now() - literal(self.fresh))
+        self.database.transact(lambda connection: connection.execute(lost))
+        return found
+
     def all(self) -> list[Worker]:
         """Every worker heard of within a day, by model, newest first."""
         age = (now() - worker.c.heartbeat).label("age")
@@ -64,5 +73,6 @@ class Workers:
     def _worker(self, values: dict[str, Any]) -> Worker:
         age = values.pop("age")
         state = WorkerState(values.pop("state"))
-        alive = age < self.fresh and state in (WorkerState.LOADING, WorkerState.READY)
-        return Worker(**values, state=state, alive=alive)
+        works = state in (WorkerState.LOADING, WorkerState.READY)
+        alive = works and age < self.fresh
+        return Worker(**values, state=WorkerState.LOST if works and not alive else state, alive=alive)

@@ -94,4 +94,7 @@ def find_marks(tokenizer: Any) -> Marks | None:
     """The marks of thinking that the chat template writes or the vocabulary has; None where there are none."""
     template = str(tokenizer.chat_template)
     vocabulary = tokenizer.get_added_vocab()
-    return next((one for one in KNOWN_MARKS if one.closing in template or one.closing in vocabulary), None)
+    known = (
+        one for one in KNOWN_MARKS for mark in (one.opening, one.closing) if mark in template or mark in vocabulary
+    )
+    return next(known, None)

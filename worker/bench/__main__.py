@@ -4,7 +4,12 @@ import importlib
 import sys
 
 # By name, so that one command does not load what only another needs.
-COMMANDS = {"engine": "worker.bench.generation", "queue": "worker.bench.queue", "system": "worker.bench.system"}
+COMMANDS = {
+    "engine": "worker.bench.generation",
+    "queue": "worker.bench.queue",
+    "server": "worker.bench.served",
+    "system": "worker.bench.system",
+}
 
 
 def main(argv: list[str]) -> int:

@@ -28,18 +28,17 @@ class Site:
 
     name = "system"
 
-    def __init__(self, settings: Settings, load: Load):
-        self.settings, self.load = settings, load
+    def __init__(self, settings: Settings, prompts: Sequence[str], threads: int):
+        self.settings, self.threads = settings, threads
         self.url = f"http://127.0.0.1:{free_port()}"
         self.ledger = Ledger(settings)
         self._processes: dict[str, Process] = {}
-        tokenizer = AutoTokenizer.from_pretrained(load.model, local_files_only=True)
-        self._prompts = make_prompts(tokenizer, load)
+        self._prompts = list(prompts)
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Site"]:
         """The site with all its processes started and its model loaded. Raises `TimeoutError`."""
-        cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[: self.load.threads]))
+        cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[: self.threads]))
         commands = {
             "web": ["tasks", "web", "--port", self.url.rpartition(":")[2]],
             "scorer": ["tasks", "scorer"],
@@ -112,6 +111,11 @@ def summarize(rows: Sequence[Completion], submitted: float) -> dict[str, Any]:
         "last_written_seconds": written - last,
         "mean_in_flight": sum(end - start for start, end in spans) / (last - first),
     }
+
+
+def prompts_of(load: Load) -> list[str]:
+    """The prompts of a load, made with its model's tokenizer."""
+    return make_prompts(AutoTokenizer.from_pretrained(load.model, local_files_only=True), load)
 
 
 def registry_of(load: Load) -> str:

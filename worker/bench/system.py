@@ -24,7 +24,7 @@ from worker.bench import queue
 from worker.bench.deployment import scene
 from worker.bench.generation import Contestant, Failed, at_least_one, median_round, ratio, take_turns
 from worker.bench.models import SIZES, save_random
-from worker.bench.over_http import Site, registry_of
+from worker.bench.over_http import Site, prompts_of, registry_of
 from worker.bench.traffic import Load
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -70,7 +70,7 @@ def compare(load: Load, database: str, rounds: int, say: Callable[[str], Any]) -
     """The median rounds of the whole and of the engine alone, and the one's speed as a share of the other's."""
     engine = Contestant("engine", sys.executable, load)
     with contextlib.closing(engine), scene(database, registry_of(load)) as settings:
-        with Site(settings, load).running() as site:
+        with Site(settings, prompts_of(load), load.threads).running() as site:
             measured = take_turns([site, engine], rounds, say)
         whole, alone = measured["system"], measured["engine"]
         return {

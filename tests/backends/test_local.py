@@ -1,0 +1,164 @@
+"""Our own engine as a backend: what it tells of a generation, and a chunk of turns on its way through a worker."""
+
+import queue
+import time
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import pytest
+from celery import Celery
+
+from tasks.conversation import Message, NewPrompt, Role
+from tasks.ledger import Ledger
+from tasks.ledger.records import Environment, NewRun, Rendered, Run
+from tasks.queue.dispatch import Dispatcher
+from tasks.queue.live import Live
+from tasks.registry import LocalModel
+from tasks.sampling import Sampling
+from tasks.settings import Settings
+from tasks.states import FinishReason, RunKind
+from worker.backends.local import LocalBackend
+from worker.backends.loop import EngineLoop
+from worker.backends.protocol import Answer, Description, Event, Generation, Increment
+from worker.backends.thinking import KNOWN_MARKS, ThinkingSplitter
+from worker.bench.simulated import InProcess
+from worker.bench.text_renderer import TextRenderer
+from worker.engine.protocol import Delta, Request, Result
+from worker.engine.protocol import Event as EngineEvent
+from worker.executor import ChunkExecutor
+
+ENTRY = LocalModel(name="a", source="m")
+ENVIRONMENT = Environment("e", {})
+
+
+class EchoEngine:
+    """Answers with the prompt's last line, in brackets unless it thinks; one that begins with ! fails."""
+
+    slots = 4
+
+    def __init__(self) -> None:
+        self.progress = 0
+        self.seen: list[str] = []
+        self._waiting: list[Request] = []
+
+    @property
+    def active(self) -> int:
+        return len(self._waiting)
+
+    def add(self, request: Request) -> None:
+        self._waiting.append(request)
+
+    def cancel(self, request_id: str) -> None:
+        """Nothing is open for longer than a step."""
+
+    def step(self, emit: Callable[[EngineEvent], None]) -> None:
+        for request in self._waiting:
+            self.progress += 1
+            prompt = str(request.prompt)
+            self.seen.append(prompt)
+            last = prompt.rsplit("\n", 1)[-1]
+            text = last if last.startswith("<") else f"[{last}]"
+            failed = "it fails" if last.startswith("!") else None
+            now = time.monotonic()
+            if request.streams:
+                for piece in text:
+                    emit(Delta(request.id, piece))
+            reason = FinishReason.ERROR if failed else FinishReason.STOP
+            emit(Result(request.id, text, reason, len(prompt), len(text), now, now, now, 1, failed))
+        self._waiting.clear()
+
+
+class ThinkingRenderer(TextRenderer):
+    def splitter(self, rendered: Rendered) -> ThinkingSplitter | None:
+        return ThinkingSplitter(KNOWN_MARKS[0], opened=False)
+
+
+def make_backend(renderer: TextRenderer) -> tuple[LocalBackend, EchoEngine]:
+    engine = EchoEngine()
+    loop = EngineLoop(engine)
+    loop.start()
+    return LocalBackend(loop, renderer, Description(ENVIRONMENT, "cpu", "none", 4, 0.0)), engine
+
+
+def events_of(backend: LocalBackend, text: str, streams: bool = True) -> Iterator[Event]:
+    told: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    conversation = (Message(Role.USER, text),)
+    backend.submit(Generation("g", conversation, ENTRY, Sampling(), streams=streams), told.put)
+    while True:
+        event = told.get(timeout=10)
+        yield event
+        if not isinstance(event, Increment):
+            return
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_thinking_is_told_apart_whether_somebody_watches_or_not(streams: bool) -> None:
+    backend, _ = make_backend(ThinkingRenderer())
+    *increments, answer = events_of(backend, "<think>let me see</think> yes", streams)
+    assert isinstance(answer, Answer)
+    assert (answer.text, answer.thinking, answer.thinking_tokens) == ("yes", "let me see", 10)
+    assert answer.answer_started and answer.first_token and answer.answer_started >= answer.first_token
+    assert bool(increments) is streams
+    told = [(event.thinking, event.text) for event in increments if isinstance(event, Increment)]
+    if streams:
+        assert tuple(map("".join, zip(*told, strict=True))) == ("let me see", "yes")
+
+
+def test_an_answer_without_thinking_is_whole() -> None:
+    backend, _ = make_backend(ThinkingRenderer())
+    *_, answer = events_of(backend, "x")
+    assert isinstance(answer, Answer)
+    assert (answer.text, answer.thinking, answer.thinking_tokens, answer.answer_started) == ("[x]", "", None, None)
+
+
+def test_a_completion_that_never_stops_thinking_has_an_empty_answer() -> None:
+    backend, _ = make_backend(ThinkingRenderer())
+    *_, answer = events_of(backend, "<think>on and on")
+    assert isinstance(answer, Answer) and (answer.text, answer.thinking) == ("", "on and on")
+
+
+@pytest.fixture
+def executor(ledger: Ledger, settings: Settings) -> tuple[ChunkExecutor, EchoEngine]:
+    backend, engine = make_backend(TextRenderer())
+    dispatcher = Dispatcher(cast(Celery, InProcess()), ledger, settings)
+    made = ChunkExecutor(
+        entry=ENTRY,
+        backend=backend,
+        ledger=ledger,
+        dispatcher=dispatcher,
+        live=Live(settings.redis_url),
+        settings=settings,
+        worker="w",
+    )
+    return made, engine
+
+
+def run_all(ledger: Ledger, executor: ChunkExecutor, prompts: list[NewPrompt], samples: int = 1) -> Run:
+    new = NewRun(RunKind.BULK, "o", {"a": 8}, {}, samples=samples, entries={"a": ENTRY})
+    run, _ = ledger.runs.submit(new, prompts)
+    for item in ledger.outbox.dispatch("a", {RunKind.ARENA: 99, RunKind.BULK: 99}):
+        executor.generate(item.chunk)
+    return ledger.runs.get(run.id)
+
+
+def test_a_turn_gets_the_answer_before_it_sample_by_sample(
+    ledger: Ledger, executor: tuple[ChunkExecutor, EchoEngine]
+) -> None:
+    prompts = [NewPrompt("one"), NewPrompt("two", follows=0), NewPrompt("three", follows=1), NewPrompt("apart")]
+    run = run_all(ledger, executor[0], prompts, samples=2)
+    assert run.finished and run.counts.done == 8
+    assert sorted(executor[1].seen) == sorted(["one", "one\n[one]\ntwo", "one\n[one]\ntwo\n[two]\nthree", "apart"] * 2)
+    shown = ledger.completions.rendering(run.id, "a", 2, 1)
+    assert shown and shown.text == "one\n[one]\ntwo\n[two]\nthree"
+    assert ledger.completions.rendering(run.id, "a", 0, 1) == Rendered("one", ())
+
+
+def test_what_follows_a_failed_turn_fails_with_its_reason_and_neighbours_do_not(
+    ledger: Ledger, executor: tuple[ChunkExecutor, EchoEngine]
+) -> None:
+    prompts = [NewPrompt("!one"), NewPrompt("two", follows=0), NewPrompt("three", follows=1), NewPrompt("apart")]
+    run = run_all(ledger, executor[0], prompts)
+    assert run.finished and (run.counts.done, run.counts.failed) == (1, 3)
+    errors = [row.error for row in ledger.completions.page(run.id)]
+    assert errors == ["it fails", *["The turn before this one has no answer: it fails"] * 2, None]
+    assert executor[1].seen.count("apart") == 1 and len(executor[1].seen) == 2

@@ -1,0 +1,276 @@
+"""Conversations in the ledger: whole in one chunk, later turns after the one they follow, entries kept with runs."""
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tasks.conversation import MAX_TURNS, Message, NewPrompt, Role, checked, filled, split
+from tasks.errors import Conflict, InvalidInput, NotFound
+from tasks.ledger import Ledger, submission
+from tasks.ledger.records import Claim, Completion, Environment, NewRun, Rendered, Run, Worker
+from tasks.registry import LocalModel
+from tasks.states import FinishReason, RunKind, WaitReason, WorkerState
+from worker.chunk_work import ChunkWork
+
+MADE_WITH = Environment("e", {})
+ENTRY = LocalModel(name="a", source="m", template="Q: {prompt}", decoding={"temperature": 0.5})
+TURNS = [NewPrompt("one", system="be brief"), NewPrompt("two", follows=0), NewPrompt("other")]
+
+
+def submit(ledger: Ledger, prompts: list[NewPrompt], size: int = 8, **options: Any) -> Run:
+    new = NewRun(kind=RunKind.BULK, owner="o", chunk_sizes={"a": size}, sampling={}, entries={"a": ENTRY}, **options)
+    return ledger.runs.submit(new, prompts)[0]
+
+
+def claim(ledger: Ledger, identity: str | None = None) -> Claim | None:
+    item = ledger.outbox.dispatch("a", {RunKind.ARENA: 100, RunKind.BULK: 100})
+    found = [ledger.chunks.claim(each.chunk, "w", identity) for each in item]
+    return next((each for each in found if each), None)
+
+
+def answer(ledger: Ledger, held: Claim, text: str = "answer", reason: FinishReason = FinishReason.STOP) -> None:
+    error = "broken" if reason is FinishReason.ERROR else None
+    rows = [
+        Completion(held.run, held.model, idx, sample, f"{text} {idx}.{sample}", reason, error=error)
+        for idx, sample in held.missing
+    ]
+    assert ledger.chunks.write(held, rows, MADE_WITH, last=True)
+
+
+def test_a_conversation_comes_back_as_it_was_handed_in(each_ledger: Ledger) -> None:
+    history = (Message(Role.USER, "你好"), Message(Role.ASSISTANT, "您好"))
+    full = NewPrompt(
+        "再见",
+        system="简短",
+        history=history,
+        category="c",
+        reference="r",
+        checks=({"type": "contains", "value": "见"},),
+        tags=("t",),
+        variables={"x": "y"},
+        custom_id="id-1",
+    )
+    run = submit(each_ledger, [full])
+    stored = each_ledger.runs.prompts(run.id)[0]
+    assert stored.messages == full.messages == (Message(Role.SYSTEM, "简短"), *history, Message(Role.USER, "再见"))
+    assert {name: getattr(stored, name) for name in full.__dataclass_fields__} == vars(full)
+
+
+def test_a_run_keeps_the_entry_it_was_made_with_and_hands_it_to_the_worker(each_ledger: Ledger) -> None:
+    run = submit(each_ledger, TURNS)
+    assert run.entries == {"a": ENTRY}
+    assert run.entries["a"].effective({"top_k": 3})["temperature"] == 0.5
+    held = claim(each_ledger)
+    assert held and held.entry == ENTRY
+
+
+def test_a_worker_of_another_model_under_the_same_name_gets_nothing(each_ledger: Ledger) -> None:
+    run = submit(each_ledger, TURNS)
+    other = LocalModel(name="a", source="elsewhere")
+    each_ledger.workers.register(Worker("w", "a", WorkerState.READY, "h", 1, "cpu", "", "", 1, identity=other.identity))
+    assert claim(each_ledger, other.identity) is None
+    assert each_ledger.waits.of_run(run, ["a"])["a"].reason is WaitReason.OTHER_ENTRY
+    each_ledger.sweeper.sweep(message_lost_after=-1)
+    # Another template is no other model: it is the run's that is used.
+    assert claim(each_ledger, LocalModel(name="a", source="m", template="plain").identity)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=12), size=st.integers(1, 7), piece=st.integers(1, 9))
+def test_no_chunk_parts_a_conversation_and_all_prompts_are_in_one(
+    ledger: Ledger, lengths: list[int], size: int, piece: int
+) -> None:
+    prompts: list[NewPrompt] = []
+    for length in lengths:
+        first = len(prompts)
+        prompts += [NewPrompt("p", follows=None if not turn else first + turn - 1) for turn in range(length)]
+    before = submission.PIECE
+    submission.PIECE = piece
+    try:
+        run = submit(ledger, prompts, size)
+    finally:
+        submission.PIECE = before
+    items = ledger.outbox.dispatch("a", {RunKind.ARENA: 0, RunKind.BULK: 10_000})
+    claims = [held for item in items if (held := ledger.chunks.claim(item.chunk, "w"))]
+    covered = sorted(idx for held in claims for idx, _ in held.missing)
+    assert covered == list(range(len(prompts)))
+    for held in claims:
+        own = {idx for idx, _ in held.missing}
+        assert all(prompts[idx].follows is None or prompts[idx].follows in own for idx in own)
+        assert len(own) < size + max(lengths)
+    ledger.control.delete(run.id)
+
+
+def test_a_later_turn_waits_for_the_one_it_follows_and_brings_the_whole_conversation(each_ledger: Ledger) -> None:
+    run = submit(each_ledger, [TURNS[0]], samples=2)
+    first = claim(each_ledger)
+    assert first
+    idx = each_ledger.growth.follow(run.id, NewPrompt("and then?", follows=0))
+    assert claim(each_ledger) is None  # its predecessor is not answered yet
+    answer(each_ledger, first)
+    assert each_ledger.runs.get(run.id).counts.pending == 2
+    with each_ledger.database.write() as connection:
+        connection.exec_driver_sql("UPDATE chunk SET not_before = 0")
+    second = claim(each_ledger)
+    assert second and second.missing == ((idx, 0), (idx, 1))
+    said = ChunkWork(second).conversation((idx, 1))
+    assert [message.content for message in said] == ["be brief", "one", "answer 0.1", "and then?"]
+    answer(each_ledger, second)
+    ended = each_ledger.runs.get(run.id)
+    assert ended.finished and ended.counts.done == ended.counts.total == 4
+
+
+def test_adding_a_turn_changes_no_row_that_is_there(each_ledger: Ledger) -> None:
+    run = submit(each_ledger, TURNS)
+    held = claim(each_ledger)
+    assert held
+    answer(each_ledger, held)
+    before = (each_ledger.completions.page(run.id), each_ledger.runs.prompts(run.id))
+    assert each_ledger.growth.follow(run.id, NewPrompt("more", follows=2)) == 3
+    after = (each_ledger.completions.page(run.id), each_ledger.runs.prompts(run.id)[:3])
+    assert after == before
+
+
+@pytest.mark.parametrize("follows", [None, -1, 3])
+def test_a_turn_that_follows_nothing_is_refused(ledger: Ledger, follows: int | None) -> None:
+    run = submit(ledger, TURNS)
+    with pytest.raises(InvalidInput, match="0 to 2"):
+        ledger.growth.follow(run.id, NewPrompt("x", follows=follows))
+    ledger.control.cancel(run.id)
+    with pytest.raises(Conflict):
+        ledger.growth.follow(run.id, NewPrompt("x", follows=0))
+    with pytest.raises(NotFound):
+        ledger.growth.follow("none", NewPrompt("x", follows=0))
+
+
+def test_turns_that_failed_are_put_to_the_model_together_again(each_ledger: Ledger) -> None:
+    run = submit(each_ledger, [NewPrompt("root"), *(NewPrompt("t", follows=i) for i in range(11))], size=1)
+    held = claim(each_ledger)
+    assert held and len(held.missing) == 12
+    answer(each_ledger, held, reason=FinishReason.ERROR)
+    assert each_ledger.control.retry(run.id) == 12
+    again = claim(each_ledger)
+    assert again and len(again.missing) == 12
+
+
+def test_a_chunk_that_fails_again_is_split_between_conversations_only(each_ledger: Ledger) -> None:
+    submit(each_ledger, [NewPrompt("a"), NewPrompt("b"), NewPrompt("b2", follows=1), NewPrompt("c")])
+    for _ in range(2):
+        held = claim(each_ledger)
+        assert held
+        each_ledger.chunks.fail(held)
+        each_ledger.sweeper.sweep(60)
+        with each_ledger.database.write() as connection:
+            connection.exec_driver_sql("UPDATE chunk SET not_before = 0")
+    items = each_ledger.outbox.dispatch("a", {RunKind.ARENA: 0, RunKind.BULK: 9})
+    claims = [each_ledger.chunks.claim(item.chunk, "w") for item in items]
+    assert sorted([idx for idx, _ in held.missing] for held in claims if held) == [[0], [1, 2], [3]]
+
+
+def test_giving_a_model_up_ends_the_run_with_the_reason_and_retry_takes_it_back(each_ledger: Ledger) -> None:
+    run = submit(each_ledger, TURNS)
+    held = claim(each_ledger)
+    assert held  # by a worker that nobody has heard of
+    each_ledger.control.give_up(run.id, "a", "its file is gone")
+    ended = each_ledger.runs.get(run.id)
+    assert ended.finished and ended.counts.failed == 3
+    assert {row.error for row in each_ledger.completions.page(run.id)} == {"its file is gone"}
+    assert not each_ledger.chunks.write(held, [], MADE_WITH)
+    assert each_ledger.control.retry(run.id) == 3
+    assert claim(each_ledger)
+    with pytest.raises(NotFound):
+        each_ledger.control.give_up(run.id, "b", "x")
+
+
+def test_what_is_given_up_of_a_large_run_is_closed_by_the_sweep(each_ledger: Ledger) -> None:
+    run = submit(each_ledger, [NewPrompt("p") for _ in range(600)], size=1)
+    each_ledger.control.give_up(run.id, "a", "no")
+    assert each_ledger.runs.get(run.id).counts.failed == 500
+    assert claim(each_ledger) is None
+    each_ledger.sweeper.sweep(message_lost_after=-1)
+    ended = each_ledger.runs.get(run.id)
+    assert ended.counts.failed == 600 and ended.finished
+
+
+def test_prompts_as_the_model_saw_them_are_kept_once_and_go_with_their_run(each_ledger: Ledger) -> None:
+    run = submit(each_ledger, TURNS, samples=2)
+    held = claim(each_ledger)
+    assert held
+    rendered = {(0, 0): Rendered("<s>one", (1, 2)), (1, 0): Rendered("two a", (3,)), (1, 1): Rendered("two b", (4,))}
+    rows = [Completion(held.run, "a", *key, "x", FinishReason.STOP) for key in held.missing]
+    assert each_ledger.chunks.write(held, rows, MADE_WITH, True, rendered)
+    shown = each_ledger.completions.rendering
+    assert shown(run.id, "a", 0, 1) == rendered[0, 0]
+    assert shown(run.id, "a", 1, 1) == rendered[1, 1]
+    assert shown(run.id, "a", 2, 0) is None
+    each_ledger.control.delete(run.id)
+    assert shown(run.id, "a", 0, 0) is None
+
+
+def test_every_wait_has_its_reason(each_ledger: Ledger) -> None:
+    run = submit(each_ledger, TURNS)
+
+    def reason(registered: tuple[str, ...] = ("a",)) -> WaitReason:
+        return each_ledger.waits.of_run(each_ledger.runs.get(run.id), registered)["a"].reason
+
+    assert reason() is WaitReason.NO_WORKER
+    assert reason(()) is WaitReason.REMOVED
+    each_ledger.workers.register(Worker("w", "a", WorkerState.LOADING, "h", 1, "cpu", "", "", 1))
+    each_ledger.workers.beat("w", stage="reading", stage_share=0.5)
+    wait = each_ledger.waits.of_run(run, ["a"])["a"]
+    assert (wait.reason, wait.stage, wait.share) == (WaitReason.LOADING, "reading", 0.5)
+    each_ledger.workers.beat("w", state=WorkerState.FAILED, error="a: no such folder")
+    wait = each_ledger.waits.of_run(run, ["a"])["a"]
+    assert (wait.reason, wait.detail) == (WaitReason.FAILED, "a: no such folder") and wait.reason.is_blocked
+    each_ledger.workers.beat("w", state=WorkerState.READY)
+    assert reason() is WaitReason.BUSY
+    with each_ledger.database.write() as connection:
+        connection.exec_driver_sql("UPDATE worker SET heartbeat = heartbeat - 1000")
+    assert reason() is WaitReason.LOST
+    assert each_ledger.workers.all()[0].state is WorkerState.LOST
+    each_ledger.control.pause(run.id)
+    assert reason() is WaitReason.PAUSED
+    each_ledger.control.cancel(run.id)
+    assert each_ledger.waits.of_run(each_ledger.runs.get(run.id), ["a"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("prompts", "field"),
+    [
+        ([NewPrompt("a"), NewPrompt("b"), NewPrompt("c", follows=0)], "prompts.2.follows"),
+        ([NewPrompt("a", follows=0)], "prompts.0.follows"),
+        ([NewPrompt("a"), NewPrompt("b", follows=0, system="s")], "prompts.1"),
+        ([NewPrompt("a", custom_id="x"), NewPrompt("b", custom_id="x")], "prompts.1.custom_id"),
+        ([NewPrompt("a"), *(NewPrompt("t", follows=i) for i in range(MAX_TURNS))], f"prompts.{MAX_TURNS}.follows"),
+        ([NewPrompt("a", history=(Message(Role.USER, "x" * 32_001),))], "prompts.0"),
+        ([NewPrompt("a", system="\x00")], "prompts.0"),
+    ],
+)
+def test_a_conversation_that_cannot_be_is_refused_by_its_place(prompts: list[NewPrompt], field: str) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        list(checked(prompts))
+    assert raised.value.field == field
+
+
+def test_messages_are_parted_and_variables_put_in() -> None:
+    said = [
+        Message(Role.SYSTEM, "{{s}}"),
+        Message(Role.USER, "u"),
+        Message(Role.ASSISTANT, "a"),
+        Message(Role.USER, "{{ q }}"),
+    ]
+    system, history, text = split(said)
+    prompt = NewPrompt(text, system=system, history=history, variables={"q": "why?", "s": "short"})
+    assert filled(prompt, "prompts.0").messages == (
+        Message(Role.SYSTEM, "short"),
+        *said[1:3],
+        Message(Role.USER, "why?"),
+    )
+    with pytest.raises(InvalidInput, match="'q'"):
+        filled(NewPrompt("{{q}}", variables={"s": ""}), "prompts.0")
+    assert filled(NewPrompt("{{q}}"), "prompts.0").text == "{{q}}"
+    for wrong in ([], said[:3], [said[3], said[0], said[3]]):
+        with pytest.raises(InvalidInput):
+            split(wrong)
