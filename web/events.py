@@ -59,7 +59,8 @@ def _events(service: Service, run: Run, after: str) -> Iterator[str]:
             if key not in sent:
                 sent.add(key)
                 yield _format("completion", views.completion(row).model_dump(mode="json"))
-        state = {"state": run.state, "counts": run.counts.to_dict()}
+        waits = {name: views.wait(wait).model_dump(mode="json") for name, wait in service.waits(run).items()}
+        state = {"state": run.state, "counts": run.counts.to_dict(), "waits": waits}
         yield ": still here\n\n" if state == shown else _format("state", state)
         shown = state
         if run.state.is_final and not run.counts.pending:

@@ -1,10 +1,10 @@
-"""Axis scores of completions and the figures and tables that show them."""
+"""Figures of how models stand, computed beside the requests and kept until the ledger changes."""
 
 import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,10 +12,10 @@ from typing import Any
 from plotly.io import to_json
 
 from tasks.ledger.samples import Sample
-from tasks.measures.answers import times_of
-from tasks.measures.grace import Axis, AxisScore, axes_of
+from tasks.measures.grace import Axis, AxisScore
 from tasks.measures.grace_texts import Language, text
-from tasks.measures.latency import LatencySummary, phases_of, summarise
+from tasks.measures.latency import LatencySummary
+from tasks.measures.standing import Standing, standing_of
 from tasks.service import Service
 from web.charts import interval_chart, latency_ecdf
 from web.radar import radar_data, radar_plot
@@ -30,18 +30,25 @@ SERVICE = {Language.ZH: "服务时间（秒）", Language.EN: "service time (s)"
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How models stand: their axis scores, their latency, and the figures as Plotly's JSON.
+class Drawn:
+    """How models stand, with the figures of it as Plotly's JSON; those of which nothing is known are empty.
 
     ``is_latest`` is false where newer ones are being computed.
     """
 
-    scores: tuple[AxisScore, ...]
-    latency: dict[str, LatencySummary]
+    standing: Standing
     radar: str
     intervals: str
     ecdf: str
     is_latest: bool = True
+
+    @property
+    def scores(self) -> tuple[AxisScore, ...]:
+        return self.standing.scores
+
+    @property
+    def latency(self) -> Mapping[str, LatencySummary]:
+        return self.standing.latency
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Kept:
-    """A standing with the state of the ledger that it is of and the point of `time.monotonic` it was made at."""
+    """What was drawn, with the state of the ledger that it is of and the point of `time.monotonic` it was made at."""
 
     state: tuple[float, ...]
     made: float
-    standing: Standing
+    drawn: Drawn
 
 
 class Figures:
@@ -70,7 +77,7 @@ class Figures:
     def __init__(self, service: Service):
         self.service = service
         self._kept: OrderedDict[Wanted, Kept] = OrderedDict()
-        self._coming: dict[Wanted, Future[Standing]] = {}
+        self._coming: dict[Wanted, Future[Drawn]] = {}
         self._lock = threading.Lock()
         # One after the other: they are pure Python, and pages must go on being answered. A page asks the ledger a dozen
         # questions, and after each it would wait for a thread that computes to give way, by default 5 ms.
@@ -79,7 +86,7 @@ class Figures:
 
     def standing(
         self, language: Language, models: Iterable[str], run_id: str | None = None, patience: float = PATIENCE_SECONDS
-    ) -> Standing | None:
+    ) -> Drawn | None:
         """How ``models`` stand over all runs or in one; None where that is still being computed."""
         wanted = Wanted(language, Sample(tuple(models), run_id))
         state = self.service.ledger.scores.state(wanted.sample)
@@ -87,7 +94,7 @@ class Figures:
             kept = self._kept.get(wanted)
             if kept and kept.state == state:
                 self._kept.move_to_end(wanted)
-                return kept.standing
+                return kept.drawn
             coming = self._coming.get(wanted)
             if coming is None and (kept is None or time.monotonic() - kept.made > SPACING_SECONDS):
                 coming = self._coming[wanted] = self._pool.submit(self._make, wanted, state)
@@ -96,7 +103,7 @@ class Figures:
                 return coming.result(patience)
         except TimeoutError:
             pass  # what was kept is shown meanwhile
-        return replace(kept.standing, is_latest=False) if kept else None
+        return replace(kept.drawn, is_latest=False) if kept else None
 
     def wait(self) -> None:
         """Return when nothing is being computed any more."""
@@ -104,9 +111,12 @@ class Figures:
             coming = list(self._coming.values())
         wait(coming)
 
-    def _make(self, wanted: Wanted, state: tuple[float, ...]) -> Standing:
+    def _make(self, wanted: Wanted, state: tuple[float, ...]) -> Drawn:
         try:
-            made = compute(self.service, wanted)
+            labels = {
+                name: entry.text("label", wanted.language) for name, entry in self.service.registry.models.items()
+            }
+            made = draw(standing_of(self.service.ledger, wanted.sample), labels, wanted.language)
             with self._lock:
                 self._kept[wanted] = Kept(state, time.monotonic(), made)
                 while len(self._kept) > KEPT:
@@ -117,27 +127,15 @@ class Figures:
                 del self._coming[wanted]
 
 
-def compute(service: Service, wanted: Wanted) -> Standing:
-    """Compare models over a sample."""
-    language, models = wanted.language, wanted.sample.models
-    scores = axes_of(service.ledger.scores.of_sample(wanted.sample))
-    rows = service.ledger.completions.sample(wanted.sample)
-    by_model = {name: [times_of(row) for row in rows if row.model == name] for name in models}
-    latency = {name: summarise(times) for name, times in by_model.items() if times}
-    labels = {name: spec.text("label", language) for name, spec in service.registry.models.items()}
+def draw(standing: Standing, labels: Mapping[str, str], language: Language) -> Drawn:
+    """The figures of a standing; ``labels`` are what models are called."""
     axes = {axis.value: text(f"{axis}.name", language) for axis in Axis}
-    data, names = radar_data(scores, SPOKES)
-    every, _ = radar_data(scores, list(Axis))
+    data, names = radar_data(standing.scores, SPOKES)
+    every, _ = radar_data(standing.scores, list(Axis))
     shown = [labels.get(name, name) for name in names]
-    waits = {
-        labels.get(name, name): [
-            phases.service for time in by_model[name] if (phases := phases_of(time)).service is not None
-        ]
-        for name in names
-    }
-    return Standing(
-        scores=scores,
-        latency=latency,
+    waits = {labels.get(name, name): list(standing.service.get(name, ())) for name in names}
+    return Drawn(
+        standing=standing,
         radar=_json(radar_plot(data, shown, labels=axes, language=language)) if names else "",
         intervals=_json(interval_chart(every, shown, labels=axes, language=language)) if names else "",
         ecdf=_json(latency_ecdf(waits, label=SERVICE[language], language=language)) if any(waits.values()) else "",

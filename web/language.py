@@ -8,6 +8,7 @@ from typing import Any
 from flask import Blueprint, g, redirect, request
 from flask.typing import ResponseReturnValue
 
+from tasks.ledger.records import Wait
 from tasks.measures.grace_texts import Language
 from web.host import service
 
@@ -41,6 +42,37 @@ def translate(key: str, **values: object) -> str:
     return TEXTS[key][current()].format(**values)
 
 
+def texts_of(prefix: str) -> dict[str, str]:
+    """The texts whose keys begin with ``prefix``, by the rest of the key, in the visitor's language."""
+    return {key.removeprefix(prefix): text[current()] for key, text in TEXTS.items() if key.startswith(prefix)}
+
+
+def loading_words(stage: str | None, share: float | None) -> str:
+    """What a worker that loads does, and how far it is; empty where that is not known."""
+    if stage is None:
+        return ""
+    return translate(f"stage.{stage}") + ("" if share is None else f" {share:.0%}")
+
+
+def wait_words(wait: Wait) -> str:
+    """Why a model waits, in one line, with what its worker itself says."""
+    parts = (translate(f"wait.{wait.reason}"), loading_words(wait.stage, wait.share), wait.detail)
+    return " ".join(part for part in parts if part)
+
+
+def size_words(number: float | None) -> str:
+    """A number of bytes."""
+    return "–" if number is None else f"{number / 2**20:,.0f} MB"
+
+
+def count_words(number: float) -> str:
+    """A large number with a letter for thousands, millions or billions, such as 135M."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:g}"
+
+
 def template_values() -> dict[str, Any]:
     language = current()
     specs = service().registry.models
@@ -51,5 +83,10 @@ def template_values() -> dict[str, Any]:
         "label": lambda name: specs[name].text("label", language) if name in specs else name,
         "clock": lambda moment: time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)),
         "seconds": lambda value: "–" if value is None else f"{value:.3f} s",
+        "texts_of": texts_of,
+        "loading_words": loading_words,
+        "wait_words": wait_words,
+        "size": size_words,
+        "count": count_words,
         "number": lambda value: "–" if value is None else f"{value:.2f}",
     }

@@ -43,6 +43,7 @@ def wait(found: records.Wait) -> answers.Waits:
         reason=found.reason,
         blocked=found.reason.is_blocked,
         message=f"{said} {found.detail}" if found.detail else said,
+        detail=found.detail,
         stage=LoadStage(found.stage) if found.stage else None,
         share=found.share,
     )

@@ -20,14 +20,15 @@ blueprint = Blueprint("arena", __name__)
 
 @blueprint.get("/")
 def show() -> ResponseReturnValue:
-    return _page(request.args.get("prompt", SAMPLE), None), 200
+    return _page(request.args.get("prompt", SAMPLE), request.args.get("system", ""), None), 200
 
 
 @blueprint.post("/")
 def submit() -> ResponseReturnValue:
+    prompt, system = request.form.get("prompt", ""), request.form.get("system", "")
     try:
         run, _ = service().submit(
-            prompts=[NewPrompt(request.form.get("prompt", ""))],
+            prompts=[NewPrompt(prompt, system if system.strip() else None)],
             models=request.form.getlist("models") or None,
             sampling=read_sampling(request.form),
             samples=number_of(request.form.get("samples") or "1"),
@@ -35,16 +36,20 @@ def submit() -> ResponseReturnValue:
             owner=security.owner(),
         )
     except TouchstoneError as error:
-        return _page(request.form.get("prompt", ""), error), error.status
+        return _page(prompt, system, error), error.status
     return redirect(url_for("run.show", run_id=run.id), 303)
 
 
-def _page(prompt: str, error: TouchstoneError | None) -> str:
-    chosen = request.form.getlist("models")
-    newest = service().ledger.runs.newest(8)
-    models = cards.all_models(service())
+def _page(prompt: str, system: str, error: TouchstoneError | None) -> str:
     return render_template(
-        "arena.html", prompt=prompt, models=models, chosen=chosen, error=error, bounds=BOUNDS, newest=newest
+        "arena.html",
+        prompt=prompt,
+        system=system,
+        models=cards.all_models(service()),
+        chosen=request.form.getlist("models"),
+        error=error,
+        bounds=BOUNDS,
+        newest=service().ledger.runs.newest(8),
     )
 
 

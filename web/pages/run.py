@@ -3,9 +3,11 @@
 from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
+from tasks.conversation import NewPrompt
+from tasks.errors import TouchstoneError
 from tasks.measures.answers import completion_phases
-from tasks.states import RunAction
-from web import language
+from tasks.states import RunAction, RunState
+from web import chips, language, turns
 from web.host import figures, service
 
 PAGE = 50
@@ -15,30 +17,32 @@ blueprint = Blueprint("run", __name__)
 
 @blueprint.get("/runs/<run_id>")
 def show(run_id: str) -> ResponseReturnValue:
-    ledger = service().ledger
-    run = ledger.runs.get(run_id)
-    pages = -(-run.prompts // PAGE)
-    page = min(max(0, request.args.get("page", 0, type=int)), pages - 1)
-    rows = ledger.completions.for_prompts(run_id, page * PAGE, PAGE)
-    cells: dict[tuple[int, str], list[object]] = {}
-    for row in rows:
-        cells.setdefault((row.idx, row.model), []).append((row, completion_phases(row)))
-    environments = ledger.completions.environments({row.environment for row in rows if row.environment})
-    return render_template(
-        "run.html",
-        run=run,
-        prompts=ledger.runs.prompts(run_id, page * PAGE, PAGE),
-        cells=cells,
-        page=page,
-        pages=pages,
-        environments=environments,
-        standing=figures().standing(language.current(), run.models, run_id),
-    )
+    return _page(run_id, None), 200
+
+
+@blueprint.post("/runs/<run_id>/prompts")
+def follow(run_id: str) -> ResponseReturnValue:
+    """Continue the conversation of a run."""
+    new = NewPrompt(request.form.get("prompt", ""), follows=request.form.get("follows", type=int))
+    try:
+        _, idx = service().follow(run_id, new)
+    except TouchstoneError as error:
+        if error.status == 404:
+            raise
+        return _page(run_id, error), error.status
+    return redirect(url_for("run.show", run_id=run_id, page=idx // PAGE or None, _anchor=f"prompt-{idx}"), 303)
 
 
 @blueprint.post(f"/runs/<run_id>/<any({','.join(RunAction)}):action>")
 def act(run_id: str, action: str) -> ResponseReturnValue:
     service().act(run_id, RunAction(action))
+    return _back(run_id)
+
+
+@blueprint.post("/runs/<run_id>/models/<model>/fail")
+def give_up(run_id: str, model: str) -> ResponseReturnValue:
+    """Let what is pending of a model fail: nobody waits for it any longer."""
+    service().give_up(run_id, model)
     return _back(run_id)
 
 
@@ -52,6 +56,29 @@ def prioritise(run_id: str) -> ResponseReturnValue:
 def delete(run_id: str) -> ResponseReturnValue:
     service().delete(run_id)
     return redirect(url_for("batches.show"), 303)
+
+
+def _page(run_id: str, error: TouchstoneError | None) -> str:
+    ledger = service().ledger
+    run = ledger.runs.get(run_id)
+    pages = -(-run.prompts // PAGE)
+    page = min(max(0, request.args.get("page", 0, type=int)), pages - 1)
+    prompts = ledger.runs.prompts(run_id, page * PAGE, PAGE)
+    rows = ledger.completions.for_prompts(run_id, page * PAGE, PAGE)
+    return render_template(
+        "run.html",
+        run=run,
+        prompts=turns.in_order(prompts),
+        follows=turns.to_continue(prompts) if pages == 1 and run.state is not RunState.CANCELLED else None,
+        cells={(row.idx, row.model, row.sample): (row, completion_phases(row)) for row in rows},
+        page=page,
+        pages=pages,
+        environments=ledger.completions.environments({row.environment for row in rows if row.environment}),
+        waits=service().waits(run),
+        chips=chips.chips_of(run),
+        standing=figures().standing(language.current(), run.models, run_id),
+        error=error,
+    )
 
 
 def _back(run_id: str) -> ResponseReturnValue:

@@ -59,6 +59,7 @@ class Waits(Answer):
     reason: WaitReason
     blocked: bool = Field(description="It ends only when somebody does something")
     message: str = Field(description="The reason in words, with what the worker itself says")
+    detail: str | None = Field(description="What the worker itself says")
     stage: LoadStage | None = Field(description="What its worker does, while it loads")
     share: float | None = Field(description="How much of that is done, 0 to 1")
 

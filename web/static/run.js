@@ -3,29 +3,57 @@ const run = document.querySelector("[data-run]");
 const texts = JSON.parse(document.getElementById("texts").textContent);
 const cells = new Map([...document.querySelectorAll("[data-cell]")].map((cell) => [cell.dataset.cell, cell]));
 const attempts = new Map();
+const next = document.getElementById("next");
 
 const cellOf = (event) => cells.get(`${event.model}/${event.idx}/${event.sample}`);
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 const seconds = (value) => (value === null ? "–" : `${value.toFixed(3)} s`);
 
+function showThinking(cell, text, summary) {
+  const thinking = cell.querySelector(".thinking");
+  thinking.hidden = !text;
+  thinking.querySelector("p").textContent = text;
+  thinking.querySelector("summary").textContent = summary;
+}
+
 function showDelta(event) {
   const cell = cellOf(event);
   if (!cell || cell.hasAttribute("data-ended")) return;
   const answer = cell.querySelector(".answer");
-  if (attempts.get(cell) !== event.attempt) answer.textContent = "";
+  const thinking = cell.querySelector(".thinking");
+  if (attempts.get(cell) !== event.attempt) {
+    answer.textContent = "";
+    showThinking(cell, "", texts.thinks);
+  }
   attempts.set(cell, event.attempt);
-  answer.classList.add("streaming");
-  answer.append(event.text);
+  if (event.thinking) {
+    if (thinking.hidden) thinking.open = true;
+    thinking.hidden = false;
+    thinking.querySelector("p").append(event.thinking);
+  }
+  if (event.text) {
+    if (!answer.textContent) thinking.open = false;
+    answer.classList.add("streaming");
+    answer.append(event.text);
+  }
   cell.querySelector(".status").textContent = texts.running;
 }
 
 function showCompletion(row) {
   const cell = cellOf(row);
   if (!cell) return;
+  const isNew = !cell.hasAttribute("data-ended");
   cell.setAttribute("data-ended", "");
   const answer = cell.querySelector(".answer");
   answer.classList.remove("streaming");
   answer.textContent = row.text;
+  if (isNew) cell.querySelector(".thinking").open = false;
+  const thinking = row.thinking ?? "";
+  const characters = [...thinking].length;
+  showThinking(cell, thinking, fill(texts.thinking, { tokens: row.thinking_tokens ?? "–", characters }));
+  const empty = cell.querySelector(".empty");
+  empty.hidden = !row.is_empty;
+  empty.textContent = row.is_empty ? fill(texts.empty, { reason: texts.finish[row.finish_reason] }) : "";
   const status = cell.querySelector(".status");
   status.textContent = texts.finish[row.finish_reason];
   status.classList.toggle("bad", row.error !== null);
@@ -36,13 +64,34 @@ function showCompletion(row) {
   });
 }
 
+function waitWords(wait) {
+  const share = wait.share === null ? "" : ` ${Math.round(100 * wait.share)}%`;
+  const stage = wait.stage ? `${texts.stage[wait.stage]}${share}` : "";
+  return [texts.wait[wait.reason], stage, wait.detail].filter(Boolean).join(" ");
+}
+
 function showState(state) {
   const counts = state.counts;
   const progress = document.querySelector("progress");
   progress.max = counts.total;
   progress.value = counts.total - counts.pending;
-  document.getElementById("progress").textContent = fill(texts.progress, { ...counts, ended: counts.total - counts.pending });
+  const ended = counts.total - counts.pending;
+  document.getElementById("progress").textContent = fill(texts.progress, { ...counts, ended });
   document.getElementById("state").textContent = texts.state[state.state];
+  for (const line of document.querySelectorAll("[data-wait]")) {
+    const wait = state.waits[line.dataset.wait];
+    line.hidden = !wait;
+    if (!wait) continue;
+    const reason = line.querySelector("[data-reason]");
+    reason.textContent = waitWords(wait);
+    reason.className = wait.blocked ? "bad" : "soft";
+    line.querySelector("[data-blocked]").hidden = !wait.blocked;
+  }
+}
+
+function reload(milliseconds) {
+  // What somebody is writing is not thrown away.
+  setTimeout(() => next?.value || location.reload(), milliseconds);
 }
 
 function follow() {
@@ -55,12 +104,28 @@ function follow() {
     source.close();
     document.getElementById("controls").remove();
     // Scores follow within seconds; then the radar of this run can be drawn.
-    setTimeout(() => location.reload(), 2500);
+    reload(2500);
   });
   source.onerror = () => {
-    if (source.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 3000);
+    if (source.readyState === EventSource.CLOSED) reload(3000);
   };
 }
+
+async function showRendered(details) {
+  const place = details.querySelector(".rendered");
+  const answer = await fetch(details.dataset.rendered);
+  if (!answer.ok) {
+    place.textContent = answer.status === 404 ? texts.unknown : (await answer.json()).error.message;
+    return;
+  }
+  const { text, tokens } = await answer.json();
+  place.textContent = `${text === null ? "" : `${text}\n\n`}${fill(texts.rendered, { number: tokens.length })}\n${tokens.join(" ")}`;
+}
+
+document.addEventListener("toggle", (event) => {
+  const details = event.target.closest?.("[data-rendered]");
+  if (details?.open && details.querySelector(".rendered a")) showRendered(details);
+}, true);
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
@@ -75,4 +140,6 @@ document.addEventListener("click", async (event) => {
   button.textContent = texts.copied;
 });
 
+// A page without scripts reloads itself while the run goes on, and would lose what is written there.
+document.getElementById("continue")?.removeAttribute("hidden");
 if (run.hasAttribute("data-live")) follow();
