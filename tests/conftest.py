@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import worker  # noqa: F401  # before any test imports torch, so that TOUCHSTONE_PROCESSOR limits torch, too
 from tasks.ledger import Ledger
 from tasks.migrate import migrate
 from tasks.settings import ROOT, Settings

@@ -279,4 +279,7 @@ def test_weights_do_not_exist_twice(kind: str, dtype: torch.dtype) -> None:
     numbers = sum(m.inputs * m.outs for m in packed if m.packed.is_mkldnn)
     numbers += sum(t.numel() for t in tensors.values() if not t.is_mkldnn)
     padding = sum(m.packed.numel() - m.inputs * m.outs for m in packed if isinstance(m, NativeLinear))
-    assert len(packed) > 4 and numbers - padding <= sum(plain.values())
+    # Where oneDNN has no bfloat16, its layers stay torch's.
+    packs = dtype is torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert len(packed) > 4 if packs else not packed
+    assert numbers - padding <= sum(plain.values())

@@ -14,6 +14,9 @@ from worker.engine import calls, compiler
 POSTS = ("none", "relu", "gelu_tanh", "gelu", "silu")
 LANES = 16
 DIMS = frozenset((16, 32, 48, 64, 80, 96, 128, 256))
+FORMATS = (torch.float32, torch.bfloat16)
+NO_SUCH_ROW, NO_CODE = 1, 2  # outcomes of a kernel, as vectors.h says
+NO_PRODUCTS = "the engine's linear layer needs a processor with avx512_bf16; use torch's layers on this one"
 
 
 class Native:
@@ -24,13 +27,20 @@ class Native:
         self.library = library
         self._empty: Empty = _empty
         self._noted: list[Call] | None = None
-        self._attend = {torch.float32: library.attend_float32, torch.bfloat16: library.attend_bfloat16}
-        self._sample = {torch.float32: library.sample_float32, torch.bfloat16: library.sample_bfloat16}
-        self.multiplies = bool(library.multiplies_bfloat16())
+        self._kernels = {
+            (name, dtype): getattr(library, f"{name}_{str(dtype).removeprefix('torch.')}")
+            for name in ("attend", "sample", "norm", "rotate", "product")
+            for dtype in FORMATS
+        }
+        self.multiplies = bool(library.multiplies_bfloat16())  # whether there is code for `pack` and `linear`
 
     def attends(self, dtype: torch.dtype, dim: int) -> bool:
         """Whether there is code for keys of this format and size."""
-        return dtype in self._attend and dim in DIMS
+        return dtype in FORMATS and dim in DIMS
+
+    def computes(self, dtype: torch.dtype) -> bool:
+        """Whether there is code for sampling, norms, rotations and products of this format."""
+        return dtype in FORMATS
 
     def attend(
         self,
@@ -62,19 +72,15 @@ class Native:
             scale,
             torch.get_num_threads(),
         )
-        self._make(self._attend[query.dtype], call)
+        self._make(self._kernels["attend", query.dtype], call)
         return out
-
-    def samples(self, dtype: torch.dtype) -> bool:
-        """Whether there is code for logits of this format."""
-        return dtype in self._sample
 
     def sample(self, logits: Tensor, draws: Sequence[calls.DrawRow]) -> tuple[list[int], list[float]]:
         """A token for each row of ``logits`` ``[rows, vocabulary]``, -1 for none, and its log-probability if wanted."""
         logits = logits.contiguous()
         rows, vocabulary = logits.shape
         tokens, logprobs = torch.empty(rows, dtype=torch.int32), torch.empty(rows)
-        self._sample[logits.dtype](
+        self._kernels["sample", logits.dtype](
             calls.Pointer(logits.data_ptr()),
             calls.Long(rows),
             calls.Long(vocabulary),
@@ -86,7 +92,12 @@ class Native:
         return tokens.tolist(), logprobs.tolist()
 
     def pack(self, weight: Tensor) -> Tensor:
-        """A bfloat16 weight ``[outs, in]``, ``in`` even, in the layout that `linear` reads."""
+        """A bfloat16 weight ``[outs, in]``, ``in`` even, in the layout that `linear` reads.
+
+        Raises `NotImplementedError` on a processor that has no code for `linear`.
+        """
+        if not self.multiplies:
+            raise NotImplementedError(NO_PRODUCTS)
         outs, inputs = weight.shape
         packed = torch.empty(self.library.packed_size(calls.Long(outs), calls.Long(inputs)), dtype=weight.dtype)
         self.library.pack_bfloat16(
@@ -96,8 +107,8 @@ class Native:
         return packed
 
     def norms(self, weight: Tensor) -> bool:
-        """Whether there is code for norms of this format and size."""
-        return self.multiplies and weight.dtype is torch.bfloat16 and len(weight) % LANES == 0
+        """Whether there is code for norms with weights of this format and size."""
+        return self.computes(weight.dtype) and len(weight) % LANES == 0
 
     def norm(self, x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
         """The layer norm of ``x`` ``[…, width]``, without ``bias`` the root-mean-square norm; if it `norms`."""
@@ -121,13 +132,13 @@ class Native:
             *(None if each is None else each.data_ptr() for each in (one, other, weight, bias, added, normed)),
             *(one.numel() // width, width, epsilon, torch.get_num_threads()),
         )
-        self._make(self.library.norm_bfloat16, call)
+        self._make(self._kernels["norm", one.dtype], call)
         return added, normed
 
     def rotate(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         """Rotary embedding of ``x`` ``[1, heads, tokens, dim]`` by ``cosine`` and ``sine`` ``[1, tokens, dim]``.
 
-        All bfloat16. Halves of a head belong together: ``x cosine + (-x's second half, x's first half) sine``.
+        All of one format. Halves of a head belong together: ``x cosine + (-x's second half, x's first half) sine``.
         """
         _, heads, tokens, dim = x.shape
         x = x if x.stride(3) == 1 else self._whole(x)
@@ -139,15 +150,16 @@ class Native:
             calls.Strides(x.stride(2), x.stride(1)),
             torch.get_num_threads(),
         )
-        self._make(self.library.rotate_bfloat16, call)
+        self._make(self._kernels["rotate", x.dtype], call)
         return out.transpose(1, 2)
 
     def product(self, one: Tensor, other: Tensor) -> Tensor:
-        """Number by number, of two bfloat16 tensors of one shape."""
+        """Number by number, of two tensors of one shape and format."""
         one, other = self._whole(one), self._whole(other)
         out = self._empty(tuple(one.shape), one.dtype)
         places = (each.data_ptr() for each in (one, other, out))
-        self._make(self.library.product_bfloat16, calls.Product(*places, out.numel(), torch.get_num_threads()))
+        call = calls.Product(*places, out.numel(), torch.get_num_threads())
+        self._make(self._kernels["product", out.dtype], call)
         return out
 
     def lookup(self, table: Tensor, ids: Tensor) -> Tensor:
@@ -171,7 +183,12 @@ class Native:
         self._make(kernel, calls.Lookup(*places, *sizes, torch.get_num_threads()))
 
     def linear(self, x: Tensor, packed: Tensor, bias: Tensor | None, outs: int, post: int) -> Tensor:
-        """``post(x W' + b)`` for ``x`` ``[…, in]`` bfloat16; ``post`` is a place in ``POSTS``."""
+        """``post(x W' + b)`` for ``x`` ``[…, in]`` bfloat16; ``post`` is a place in ``POSTS``.
+
+        Raises `NotImplementedError` on a processor that has no code for it.
+        """
+        if not self.multiplies:
+            raise NotImplementedError(NO_PRODUCTS)
         x = self._whole(x)
         inputs = x.shape[-1]
         out = self._empty((*x.shape[:-1], outs), x.dtype)
@@ -224,9 +241,11 @@ Call = tuple[Any, ctypes.Structure]  # a kernel and its arguments
 Empty = Callable[[tuple[int, ...], torch.dtype], Tensor]
 
 
-def _check(failed: int) -> None:
-    if failed:
-        raise IndexError("a kernel was asked for a row that its table does not have, or for a size it has no code for")
+def _check(outcome: int) -> None:
+    if outcome == NO_SUCH_ROW:
+        raise IndexError("a kernel was asked for a row that its table does not have")
+    if outcome:
+        raise NotImplementedError("a kernel was called that has no code for this processor or for this size of heads")
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -198,21 +198,21 @@ void attend_all(const Attention &call) {
 template <typename T>
 int32_t attend(const Attention &call) {
     switch (call.dim) {
-        case 16: attend_all<T, 1>(call); return 0;
-        case 32: attend_all<T, 2>(call); return 0;
-        case 48: attend_all<T, 3>(call); return 0;
-        case 64: attend_all<T, 4>(call); return 0;
-        case 80: attend_all<T, 5>(call); return 0;
-        case 96: attend_all<T, 6>(call); return 0;
-        case 128: attend_all<T, 8>(call); return 0;
-        case 256: attend_all<T, 16>(call); return 0;
-        default: return 1;
+        case 16: attend_all<T, 1>(call); return DONE;
+        case 32: attend_all<T, 2>(call); return DONE;
+        case 48: attend_all<T, 3>(call); return DONE;
+        case 64: attend_all<T, 4>(call); return DONE;
+        case 80: attend_all<T, 5>(call); return DONE;
+        case 96: attend_all<T, 6>(call); return DONE;
+        case 128: attend_all<T, 8>(call); return DONE;
+        case 256: attend_all<T, 16>(call); return DONE;
+        default: return NO_CODE;
     }
 }
 
 }  // namespace
 
 // Write the step's keys and values into the cache, then let every token attend to its slot up to itself, to the last
-// `window` positions if that is not 0. 0, or 1 for a dim that there is no code for.
+// `window` positions if that is not 0.
 extern "C" int32_t attend_float32(const Attention *call) { return attend<float>(*call); }
 extern "C" int32_t attend_bfloat16(const Attention *call) { return attend<BFloat16>(*call); }

@@ -125,13 +125,13 @@ extern "C" int32_t linear_bfloat16(const Linear *of) {
                 rows_by_panel<0>(call, row, count, panel, start);
         }
     }
-    return 0;
+    return DONE;
 }
 
 #else
 
 extern "C" int multiplies_bfloat16() { return 0; }
-extern "C" int32_t linear_bfloat16(const Linear *) { return 1; }
+extern "C" int32_t linear_bfloat16(const Linear *) { return NO_CODE; }
 
 #endif
 
