@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.engine.tiny import CONFIGS, reference_model
+from tasks.sampling import Sampling
+from tests.engine.tiny import CONFIGS, INTERLEAVED, expect, make_engine, reference_model, run
+from worker.engine import native
 from worker.engine.packed import pack
 from worker.engine.program import record
+from worker.engine.protocol import Request
 
 
 @pytest.mark.parametrize("kind", sorted(CONFIGS))
@@ -45,3 +48,16 @@ def test_rows_that_nobody_asks_for_end_after_the_last_attention(kind: str) -> No
     # The last layer's output of attention, what follows it, and the output layer.
     assert set(rows) == {5, 2} and set(late) == {2}
     assert len(late) == {"gpt2": 4, "gpt_neox": 4}.get(kind, 5)
+
+
+@pytest.mark.parametrize("kind", sorted(INTERLEAVED))
+@pytest.mark.parametrize("kernels", [None, pytest.param("native", marks=pytest.mark.needs())])
+def test_a_copy_that_views_depend_on_is_recorded(kind: str, kernels: str | None) -> None:
+    """Repeated angles are a copy: their source cannot be viewed as what they are."""
+    engine = make_engine(kind, native=native.load() if kernels else None)
+    assert engine._runner._program != engine._runner._call_model_with_cache
+    prompts = ("春夏秋冬abc", "z", "夏" * 20)
+    results = run(engine, [Request(prompt, prompt, Sampling(20, 0.0)) for prompt in prompts])
+    assert {prompt: results[prompt].text for prompt in prompts} == {
+        prompt: expect(kind, prompt, 20) for prompt in prompts
+    }

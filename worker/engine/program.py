@@ -59,8 +59,9 @@ def record(
     """
     recorded = trace(forward, device)
     for copied in recorded.graph.find_nodes(op="call_function", target=_aten.clone.default):
-        # Nothing recorded is changed in place, so a copy is as good as its source.
-        copied.replace_all_uses_with(copied.args[0])
+        # Nothing recorded is changed in place, so a copy is as good as its source if that can be viewed like it.
+        if _can_be_viewed_like(copied.args[0].meta["val"], copied):
+            copied.replace_all_uses_with(copied.args[0])
     for view in recorded.graph.find_nodes(op="call_function", target=_aten.view.default):
         if shape(view) == shape(view.args[0]):
             view.replace_all_uses_with(view.args[0])
@@ -73,6 +74,22 @@ def record(
         node.op != "call_function" or node.target in kernels for node in recorded.graph.nodes
     )
     return Recording(Writer(recorded, {**METHODS, **computed_by}).function(), only_kernels)
+
+
+def _can_be_viewed_like(source: Any, copied: fx.Node) -> bool:
+    """Whether each view of ``copied``, and each view of that, can as well be one of ``source``, whatever its strides."""
+    for user in copied.users:
+        view: Any = user.target
+        if view not in VIEWS:
+            continue
+        args = [source if each is copied else each for each in user.args]
+        try:
+            viewed = source.view(user.meta["val"].shape) if view is _aten.view.default else view(*args, **user.kwargs)
+        except (RuntimeError, TypeError):
+            return False
+        if not _can_be_viewed_like(viewed, user):
+            return False
+    return True
 
 
 def _keep_early(recorded: Recorded) -> None:
