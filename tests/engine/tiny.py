@@ -50,7 +50,7 @@ INTERLEAVED = {
 
 @cache
 def reference_model(name: str) -> Any:
-    """A model of a kind in ``CONFIGS`` or ``INTERLEAVED`` with large random weights, so that no two tokens are nearly as likely."""
+    """A model of a kind in ``CONFIGS`` or ``INTERLEAVED`` with large random weights: no two tokens are alike likely."""
     torch.manual_seed(7)
     model = AutoModelForCausalLM.from_config((CONFIGS | INTERLEAVED)[name]).eval()
     with torch.no_grad():

@@ -77,7 +77,7 @@ def record(
 
 
 def _can_be_viewed_like(source: Any, copied: fx.Node) -> bool:
-    """Whether each view of ``copied``, and each view of that, can as well be one of ``source``, whatever its strides."""
+    """Whether ``source``, whose strides may be others, allows each view of ``copied``, and each view of that."""
     for user in copied.users:
         view: Any = user.target
         if view not in VIEWS:
