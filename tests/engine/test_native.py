@@ -1,7 +1,9 @@
 """The engine's own kernels against torch, and what happens where they cannot be built."""
 
+import ctypes
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import nn
 
-from worker.engine import compiler, native, processor
+from tasks.errors import ConfigurationError
+from worker.engine import calls, compiler, native, processor
 from worker.engine.native import POSTS, Native
 from worker.engine.packed import pack
 
@@ -47,6 +50,35 @@ def test_a_layer_that_there_is_no_code_for_is_refused_by_name(kernels: Native, m
     for call in (lambda: other.pack(weight), lambda: other.linear(weight, weight, None, 1, 0)):
         with pytest.raises(NotImplementedError, match="avx512_bf16"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ((("token", ctypes.c_int32), ("head", ctypes.c_int32)), "Strides is 16 bytes at 0 there and 8 bytes at 0 here"),
+        (
+            (("head", ctypes.c_int64), ("token", ctypes.c_int64)),
+            "Strides.head is 8 bytes at 8 there and 8 bytes at 0 here",
+        ),
+        ((("token", ctypes.c_int64), ("heads", ctypes.c_int64)), "Strides.heads is nowhere there"),
+    ],
+    ids=["narrower", "turned", "renamed"],
+)
+def test_arguments_that_lie_elsewhere_than_in_the_kernels_are_refused(
+    monkeypatch: pytest.MonkeyPatch, fields: Any, words: str
+) -> None:
+    wrong = type("Strides", (ctypes.Structure,), {"_fields_": fields})
+    right = [each for each in calls.STRUCTURES if each.__name__ != "Strides"]
+    monkeypatch.setattr(calls, "STRUCTURES", (wrong, *right))
+    monkeypatch.setattr(native, "load", native.load.__wrapped__)
+    with pytest.raises(ConfigurationError, match=words):
+        native.load()
+
+
+def test_a_struct_that_is_not_mirrored_is_refused(kernels: Native, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "STRUCTURES", calls.STRUCTURES[:-1])
+    with pytest.raises(ConfigurationError, match=r"Step\.kernel is 8 bytes at 0 there and nowhere here"):
+        calls.check(kernels.library)
 
 
 def test_heads_that_there_is_no_code_for_are_refused(kernels: Native) -> None:

@@ -254,9 +254,15 @@ def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 @functools.cache
 def load() -> Native | None:
-    """The kernels; None, with the reason in the log, where there are none."""
+    """The kernels; None, with the reason in the log, where there are none.
+
+    Raises `ConfigurationError` for a processor that cannot be chosen, and for kernels that take other arguments.
+    """
     library = compiler.library()
-    return None if library is None else Native(library)
+    if library is None:
+        return None
+    calls.check(library)
+    return Native(library)
 
 
 @torch.library.custom_op("touchstone::linear", mutates_args=())

@@ -8,31 +8,13 @@
 #include <atomic>
 #include <vector>
 
+#include "arguments.h"
 #include "mixing.h"
 
 namespace {
 
 constexpr float LEAST = -3.0e38f;
 constexpr int64_t TILE = 8;  // tokens that go through keys and values together
-
-struct Strides {
-    int64_t token, head;  // in elements; the last dimension is contiguous
-};
-
-}  // namespace
-
-struct Attention {
-    const void *query, *key, *value;  // [tokens, heads, dim] and [tokens, key_heads, dim], by their strides
-    void *out;                        // [tokens, heads, dim], contiguous
-    void *keys, *values;              // [slots, capacity, key_heads, dim]
-    const int32_t *slots, *positions;  // [tokens]
-    int64_t tokens, heads, key_heads, capacity, dim, window;
-    Strides of_query, of_key, of_value;
-    float scale;
-    int32_t threads;
-};
-
-namespace {
 
 // Some key heads of neighbouring tokens of a slot. The last token sees `count` positions from `start` on, each before it
 // one less.

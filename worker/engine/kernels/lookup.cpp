@@ -2,15 +2,8 @@
 
 #include <atomic>
 
+#include "arguments.h"
 #include "panels.h"
-
-struct Lookup {
-    const char *table;   // [known, width], or a packed weight
-    const int64_t *ids;  // [rows]
-    char *out;           // [rows, width]
-    int64_t rows, known, width;
-    int32_t size, threads;  // bytes of a number
-};
 
 namespace {
 

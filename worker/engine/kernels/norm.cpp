@@ -2,15 +2,7 @@
 
 #include <cmath>
 
-#include "vectors.h"
-
-struct Norm {
-    const void *one, *other, *weight, *bias;  // [rows, width] twice, [width] twice; other and bias may be null
-    void *sum, *normed;                       // [rows, width]
-    int64_t rows, width;
-    float epsilon;
-    int32_t threads;
-};
+#include "arguments.h"
 
 namespace {
 

@@ -2,14 +2,7 @@
 
 #include <algorithm>
 
-#include "vectors.h"
-
-struct Product {
-    const void *one, *other;  // [count]
-    void *out;
-    int64_t count;
-    int32_t threads;
-};
+#include "arguments.h"
 
 namespace {
 

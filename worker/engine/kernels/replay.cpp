@@ -1,11 +1,6 @@
 // Kernel calls that are known beforehand, one after the other.
 
-#include <cstdint>
-
-struct Step {
-    int32_t (*kernel)(const void *);
-    const void *call;
-};
+#include "arguments.h"
 
 // DONE, or what the first kernel to fail returned.
 extern "C" int32_t replay(const Step *steps, int64_t count) {

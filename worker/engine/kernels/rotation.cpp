@@ -2,15 +2,7 @@
 
 #include <algorithm>
 
-#include "vectors.h"
-
-struct Rotation {
-    const void *x, *cosine, *sine;  // [tokens, heads, dim] by its strides, [tokens, dim] twice
-    void *out;                      // [tokens, heads, dim]
-    int64_t tokens, heads, dim;
-    int64_t token_stride, head_stride;  // of x, in elements
-    int32_t threads;
-};
+#include "arguments.h"
 
 namespace {
 
@@ -33,7 +25,7 @@ int32_t rotate(const Rotation &call) {
         const T *cosine = static_cast<const T *>(call.cosine) + token * call.dim;
         const T *sine = static_cast<const T *>(call.sine) + token * call.dim;
         for (int64_t head = 0; head < call.heads; head++) {
-            const T *x = static_cast<const T *>(call.x) + token * call.token_stride + head * call.head_stride;
+            const T *x = static_cast<const T *>(call.x) + token * call.of_x.token + head * call.of_x.head;
             T *out = static_cast<T *>(call.out) + (token * call.heads + head) * call.dim;
             half(x, x + width, cosine, sine, -1.0f, out, width);
             half(x + width, x, cosine + width, sine + width, 1.0f, out + width, width);
