@@ -113,7 +113,8 @@ def test_a_model_computes_the_same_with_them(
     fused = make_engine(kind, dtype=dtype)._runner
     monkeypatch.setattr(program, "fuse", lambda *_: set())
     plain = make_engine(kind, dtype=dtype)._runner
-    assert {function.__name__ for function in functions} == FUSED.get(kind, LLAMA)  # type: ignore[attr-defined]
+    # An activation that no layer does at once is made of products, too.
+    assert {function.__name__ for function in functions} >= FUSED.get(kind, LLAMA)  # type: ignore[attr-defined]
     only_kernels = kind in COMPUTED_BY_KERNELS and dtype is torch.bfloat16 and kernels.multiplies
     assert (fused._tapes is not None) == only_kernels and plain._tapes is None
     fused._tapes = None  # it would overwrite what it returned

@@ -67,9 +67,9 @@ class ContinuousEngine:
 
         ``max_context`` tokens of prompt and completion together. ``deterministic``: a request gives the same bits
         whatever shares the batch; free with ``native`` and bfloat16, else for the price of always computing ``slots``
-        rows. ``prefill_tokens``: how many tokens of prompts a step may read. ``native`` are the kernels to use on a CPU,
-        None for torch's. ``stop_tokens`` end a text like the model's own end tokens. Raises `ModelError` for a model
-        that the engine cannot run.
+        rows. ``prefill_tokens``: how many tokens of prompts a step may read. ``native`` are the kernels to use on a
+        CPU, None for torch's. ``stop_tokens`` end a text like the model's own end tokens. Raises `ModelError` for a
+        model that the engine cannot run.
         """
         tokens = prefill_tokens or PREFILL_TOKENS.get(torch.device(model.device).type, PREFILL_TOKENS["cpu"])
         self.slots = slots
