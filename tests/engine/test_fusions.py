@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from tests.engine.test_replay import COMPUTED_BY_KERNELS
 from tests.engine.tiny import CONFIGS, make_engine
-from worker.engine import native, program
+from worker.engine import native, recorder
 from worker.engine.fusions import RMS_NORM, fuse, match
 from worker.engine.native import FORMATS, Native
 
@@ -109,9 +109,9 @@ def test_a_model_computes_the_same_with_them(
         functions.update(node.target for node in call[0].graph.nodes if node.target in made)
         return made
 
-    monkeypatch.setattr(program, "fuse", watch)
+    monkeypatch.setattr(recorder, "fuse", watch)
     fused = make_engine(kind, dtype=dtype)._runner
-    monkeypatch.setattr(program, "fuse", lambda *_: set())
+    monkeypatch.setattr(recorder, "fuse", lambda *_: set())
     plain = make_engine(kind, dtype=dtype)._runner
     # An activation that no layer does at once is made of products, too.
     assert {function.__name__ for function in functions} >= FUSED.get(kind, LLAMA)  # type: ignore[attr-defined]

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from tasks.settings import ROOT
 from tests.engine.tiny import CONFIGS, reference_model
+from worker.engine.batch import Layout, Span
 from worker.engine.cache import SlotCache
-from worker.engine.layout import Layout, Span
 from worker.weights import open_weights
 
 # In a process of its own, as a worker is: torch is imported here already.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tasks.errors import ConfigurationError
-from worker.engine import calls, compiler, native, processor
+from worker.engine import arguments, compiler, native, processor
 from worker.engine.native import POSTS, Native
 from worker.engine.packed import pack
 
@@ -68,17 +68,17 @@ def test_arguments_that_lie_elsewhere_than_in_the_kernels_are_refused(
     monkeypatch: pytest.MonkeyPatch, fields: Any, words: str
 ) -> None:
     wrong = type("Strides", (ctypes.Structure,), {"_fields_": fields})
-    right = [each for each in calls.STRUCTURES if each.__name__ != "Strides"]
-    monkeypatch.setattr(calls, "STRUCTURES", (wrong, *right))
+    right = [each for each in arguments.STRUCTURES if each.__name__ != "Strides"]
+    monkeypatch.setattr(arguments, "STRUCTURES", (wrong, *right))
     monkeypatch.setattr(native, "load", native.load.__wrapped__)
     with pytest.raises(ConfigurationError, match=words):
         native.load()
 
 
 def test_a_struct_that_is_not_mirrored_is_refused(kernels: Native, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "STRUCTURES", calls.STRUCTURES[:-1])
+    monkeypatch.setattr(arguments, "STRUCTURES", arguments.STRUCTURES[:-1])
     with pytest.raises(ConfigurationError, match=r"Step\.kernel is 8 bytes at 0 there and nowhere here"):
-        calls.check(kernels.library)
+        arguments.check(kernels.library)
 
 
 def test_heads_that_there_is_no_code_for_are_refused(kernels: Native) -> None:

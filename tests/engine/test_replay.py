@@ -14,9 +14,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from tasks.sampling import Sampling
 from tests.engine.tiny import character_tokenizer, make_engine, run, run_over_time
 from worker.engine import native, replay
+from worker.engine.batch import Layout, Span
 from worker.engine.cache import SlotCache
 from worker.engine.engine import ContinuousEngine
-from worker.engine.layout import Layout, Span
 from worker.engine.native import Native
 from worker.engine.protocol import Request
 from worker.engine.replay import Inputs, Memory, Tapes

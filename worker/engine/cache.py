@@ -1,6 +1,6 @@
 """Keys and values of all running sequences, and attention over them.
 
-Attention finds in a `worker.engine.layout.Layout` which token of a step belongs to whom.
+Attention finds in a `worker.engine.batch.Layout` which token of a step belongs to whom.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from worker.engine.layout import Group, Layout, Span
+from worker.engine.batch import Group, Layout, Span
 from worker.engine.native import Native
 from worker.engine.scheduler import Copy
 

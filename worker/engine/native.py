@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worker.engine import calls, compiler
+from worker.engine import arguments, compiler
 
 POSTS = ("none", "relu", "gelu_tanh", "gelu", "silu")
 LANES = 16
@@ -23,7 +23,7 @@ class Native:
     """The kernels of a built library. Everything is contiguous unless said, on the CPU, and checked by the caller."""
 
     def __init__(self, library: ctypes.CDLL):
-        library.packed_size.restype = calls.Long
+        library.packed_size.restype = arguments.Long
         self.library = library
         self._empty: Empty = _empty
         self._noted: list[Call] | None = None
@@ -65,29 +65,29 @@ class Native:
         out = self._empty((rows, heads, dim), query.dtype)
         if rows > tokens:
             out[tokens:] = 0
-        call = calls.Attention(
+        call = arguments.Attention(
             *(each.data_ptr() for each in (query, key, value, out, keys, values, slots, positions)),
             *(tokens, heads, key.shape[0], keys.shape[1], dim, window),
-            *(calls.Strides(each.stride(1), each.stride(0)) for each in (query, key, value)),
+            *(arguments.Strides(each.stride(1), each.stride(0)) for each in (query, key, value)),
             scale,
             torch.get_num_threads(),
         )
         self._make(self._kernels["attend", query.dtype], call)
         return out
 
-    def sample(self, logits: Tensor, draws: Sequence[calls.DrawRow]) -> tuple[list[int], list[float]]:
+    def sample(self, logits: Tensor, draws: Sequence[arguments.DrawRow]) -> tuple[list[int], list[float]]:
         """A token for each row of ``logits`` ``[rows, vocabulary]``, -1 for none, and its log-probability if wanted."""
         logits = logits.contiguous()
         rows, vocabulary = logits.shape
         tokens, logprobs = torch.empty(rows, dtype=torch.int32), torch.empty(rows)
         self._kernels["sample", logits.dtype](
-            calls.Pointer(logits.data_ptr()),
-            calls.Long(rows),
-            calls.Long(vocabulary),
-            (calls.DrawRow * rows)(*draws),
-            calls.Pointer(tokens.data_ptr()),
-            calls.Pointer(logprobs.data_ptr()),
-            calls.Int(torch.get_num_threads()),
+            arguments.Pointer(logits.data_ptr()),
+            arguments.Long(rows),
+            arguments.Long(vocabulary),
+            (arguments.DrawRow * rows)(*draws),
+            arguments.Pointer(tokens.data_ptr()),
+            arguments.Pointer(logprobs.data_ptr()),
+            arguments.Int(torch.get_num_threads()),
         )
         return tokens.tolist(), logprobs.tolist()
 
@@ -99,10 +99,10 @@ class Native:
         if not self.multiplies:
             raise NotImplementedError(NO_PRODUCTS)
         outs, inputs = weight.shape
-        packed = torch.empty(self.library.packed_size(calls.Long(outs), calls.Long(inputs)), dtype=weight.dtype)
+        packed = torch.empty(self.library.packed_size(arguments.Long(outs), arguments.Long(inputs)), dtype=weight.dtype)
         self.library.pack_bfloat16(
-            *(calls.Pointer(each.data_ptr()) for each in (weight, packed)),
-            *(calls.Long(outs), calls.Long(inputs), calls.Int(torch.get_num_threads())),
+            *(arguments.Pointer(each.data_ptr()) for each in (weight, packed)),
+            *(arguments.Long(outs), arguments.Long(inputs), arguments.Int(torch.get_num_threads())),
         )
         return packed
 
@@ -128,7 +128,7 @@ class Native:
         added = one if other is None else self._empty(tuple(one.shape), one.dtype)
         normed = self._empty(tuple(one.shape), one.dtype)
         width = one.shape[-1]
-        call = calls.Norm(
+        call = arguments.Norm(
             *(None if each is None else each.data_ptr() for each in (one, other, weight, bias, added, normed)),
             *(one.numel() // width, width, epsilon, torch.get_num_threads()),
         )
@@ -144,10 +144,10 @@ class Native:
         x = x if x.stride(3) == 1 else self._whole(x)
         cosine, sine = self._whole(cosine), self._whole(sine)
         out = self._empty((1, tokens, heads, dim), x.dtype)
-        call = calls.Rotation(
+        call = arguments.Rotation(
             *(each.data_ptr() for each in (x, cosine, sine, out)),
             *(tokens, heads, dim),
-            calls.Strides(x.stride(2), x.stride(1)),
+            arguments.Strides(x.stride(2), x.stride(1)),
             torch.get_num_threads(),
         )
         self._make(self._kernels["rotate", x.dtype], call)
@@ -158,7 +158,7 @@ class Native:
         one, other = self._whole(one), self._whole(other)
         out = self._empty(tuple(one.shape), one.dtype)
         places = (each.data_ptr() for each in (one, other, out))
-        call = calls.Product(*places, out.numel(), torch.get_num_threads())
+        call = arguments.Product(*places, out.numel(), torch.get_num_threads())
         self._make(self._kernels["product", out.dtype], call)
         return out
 
@@ -180,7 +180,7 @@ class Native:
     def _look_up(self, kernel: Any, table: Tensor, ids: Tensor, out: Tensor, known: int) -> None:
         places = (each.data_ptr() for each in (table, ids, out))
         sizes = (ids.numel(), known, out.shape[-1], table.element_size())
-        self._make(kernel, calls.Lookup(*places, *sizes, torch.get_num_threads()))
+        self._make(kernel, arguments.Lookup(*places, *sizes, torch.get_num_threads()))
 
     def linear(self, x: Tensor, packed: Tensor, bias: Tensor | None, outs: int, post: int) -> Tensor:
         """``post(x W' + b)`` for ``x`` ``[…, in]`` bfloat16; ``post`` is a place in ``POSTS``.
@@ -192,7 +192,7 @@ class Native:
         x = self._whole(x)
         inputs = x.shape[-1]
         out = self._empty((*x.shape[:-1], outs), x.dtype)
-        call = calls.Linear(
+        call = arguments.Linear(
             x.data_ptr(),
             packed.data_ptr(),
             bias.data_ptr() if bias is not None else None,
@@ -216,14 +216,16 @@ class Native:
         finally:
             self._empty, self._noted = _empty, None
 
-    def steps(self, noted: Sequence["Call"]) -> "ctypes.Array[calls.Step]":
+    def steps(self, noted: Sequence["Call"]) -> "ctypes.Array[arguments.Step]":
         """What `replay` takes; ``noted`` must live as long."""
-        steps = (calls.Step(ctypes.cast(kernel, calls.Pointer), ctypes.addressof(call)) for kernel, call in noted)
-        return (calls.Step * len(noted))(*steps)
+        made = (
+            arguments.Step(ctypes.cast(kernel, arguments.Pointer), ctypes.addressof(call)) for kernel, call in noted
+        )
+        return (arguments.Step * len(noted))(*made)
 
-    def replay(self, steps: "ctypes.Array[calls.Step]") -> None:
+    def replay(self, steps: "ctypes.Array[arguments.Step]") -> None:
         """Make recorded calls again. Raises as the calls do."""
-        _check(self.library.replay(steps, calls.Long(len(steps))))
+        _check(self.library.replay(steps, arguments.Long(len(steps))))
 
     def _whole(self, tensor: Tensor) -> Tensor:
         """The tensor, or a contiguous copy, which torch makes, so that it cannot be recorded."""
@@ -261,7 +263,7 @@ def load() -> Native | None:
     library = compiler.library()
     if library is None:
         return None
-    calls.check(library)
+    arguments.check(library)
     return Native(library)
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worker.engine.batch import Layout
 from worker.engine.cache import SlotCache
-from worker.engine.layout import Layout
 from worker.engine.native import Call, Native
 from worker.engine.tracer import Program
 
@@ -57,7 +57,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a model is computed from, as `worker.engine.program` says."""
+    """What a model is computed from, as `worker.engine.recorder` says."""
 
     ids: Tensor
     positions: Tensor

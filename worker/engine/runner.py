@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from tasks.errors import ModelError
+from worker.engine.batch import Layout, Span
 from worker.engine.cache import ATTENTION, SlotCache
-from worker.engine.layout import Layout, Span
 from worker.engine.native import Native
 from worker.engine.packed import multiplies_by_row, pack
-from worker.engine.program import record
+from worker.engine.recorder import record
 from worker.engine.replay import Inputs, Tapes
 from worker.engine.scheduler import Chunk, Copy
 from worker.engine.tracer import Program

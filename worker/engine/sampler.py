@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tasks.sampling import Sampling
-from worker.engine.calls import DrawRow
+from worker.engine.arguments import DrawRow
 from worker.engine.native import Native
 
 NO_TOKEN = -1

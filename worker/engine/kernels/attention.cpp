@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "arguments.h"
-#include "mixing.h"
+#include "head.h"
 
 namespace {
 

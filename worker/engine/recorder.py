@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from worker.engine.codegen import METHODS, Writer
 from worker.engine.fusions import fuse
 from worker.engine.native import Native
 from worker.engine.tracer import Program, Recorded, shape, trace
-from worker.engine.writer import METHODS, Writer
 
 _aten = torch.ops.aten
 # What only looks at a tensor's memory in another way, or at none.

@@ -10,8 +10,8 @@ from tasks.sampling import Sampling
 from tests.engine.tiny import CONFIGS, INTERLEAVED, expect, make_engine, reference_model, run
 from worker.engine import native
 from worker.engine.packed import pack
-from worker.engine.program import record
 from worker.engine.protocol import Request
+from worker.engine.recorder import record
 
 
 @pytest.mark.parametrize("kind", sorted(CONFIGS))
