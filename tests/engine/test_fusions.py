@@ -116,8 +116,8 @@ def test_a_model_computes_the_same_with_them(
     # An activation that no layer does at once is made of products, too.
     assert {function.__name__ for function in functions} >= FUSED.get(kind, LLAMA)  # type: ignore[attr-defined]
     only_kernels = kind in COMPUTED_BY_KERNELS and dtype is torch.bfloat16 and kernels.multiplies
-    assert (fused._tapes is not None) == only_kernels and plain._tapes is None
-    fused._tapes = None  # it would overwrite what it returned
+    assert (fused._captured is not None) == only_kernels and plain._captured is None
+    fused._captured = None  # it would overwrite what it returned
     tokens = [3, 9, 4, 11, 5, 20, 8, 2, 30, 7]
     with torch.inference_mode():
         one, other = (runner._trial(tokens).float() for runner in (fused, plain))

@@ -26,7 +26,7 @@ class Native:
         library.packed_size.restype = arguments.Long
         self.library = library
         self._empty: Empty = _empty
-        self._noted: list[Call] | None = None
+        self._captured: list[Call] | None = None
         self._kernels = {
             (name, dtype): getattr(library, f"{name}_{str(dtype).removeprefix('torch.')}")
             for name in ("attend", "sample", "norm", "rotate", "product")
@@ -207,35 +207,33 @@ class Native:
         return out
 
     @contextmanager
-    def recording(self, empty: "Empty") -> Iterator[list["Call"]]:
-        """Note the calls that are made meanwhile; what they write to comes from ``empty``."""
-        noted: list[Call] = []
-        self._empty, self._noted = empty, noted
+    def capturing(self, empty: "Empty") -> Iterator[list["Call"]]:
+        """Capture the calls that are made meanwhile; what they write to comes from ``empty``."""
+        captured: list[Call] = []
+        self._empty, self._captured = empty, captured
         try:
-            yield noted
+            yield captured
         finally:
-            self._empty, self._noted = _empty, None
+            self._empty, self._captured = _empty, None
 
-    def steps(self, noted: Sequence["Call"]) -> "ctypes.Array[arguments.Step]":
-        """What `replay` takes; ``noted`` must live as long."""
-        made = (
-            arguments.Step(ctypes.cast(kernel, arguments.Pointer), ctypes.addressof(call)) for kernel, call in noted
-        )
-        return (arguments.Step * len(noted))(*made)
+    def steps(self, captured: Sequence["Call"]) -> "ctypes.Array[arguments.Step]":
+        """What `replay` takes; ``captured`` must live as long."""
+        calls = ((ctypes.cast(kernel, arguments.Pointer), ctypes.addressof(call)) for kernel, call in captured)
+        return (arguments.Step * len(captured))(*(arguments.Step(*call) for call in calls))
 
     def replay(self, steps: "ctypes.Array[arguments.Step]") -> None:
-        """Make recorded calls again. Raises as the calls do."""
+        """Make captured calls again. Raises as the calls do."""
         _check(self.library.replay(steps, arguments.Long(len(steps))))
 
     def _whole(self, tensor: Tensor) -> Tensor:
         """The tensor, or a contiguous copy, which torch makes, so that it cannot be recorded."""
-        if self._noted is not None and not tensor.is_contiguous():
-            raise NotImplementedError("a tensor that is not contiguous cannot be read by recorded calls")
+        if self._captured is not None and not tensor.is_contiguous():
+            raise NotImplementedError("a tensor that is not contiguous cannot be read by captured calls")
         return tensor.contiguous()
 
     def _make(self, kernel: Any, call: ctypes.Structure) -> None:
-        if self._noted is not None:
-            self._noted.append((kernel, call))
+        if self._captured is not None:
+            self._captured.append((kernel, call))
         _check(kernel(ctypes.byref(call)))
 
 

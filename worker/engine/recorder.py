@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from worker.engine.codegen import METHODS, Writer
+from worker.engine.codegen import METHODS, CodeGenerator
 from worker.engine.fusions import fuse
 from worker.engine.native import Native
 from worker.engine.tracer import Program, Recorded, shape, trace
@@ -73,7 +73,7 @@ def record(
     only_kernels = native is not None and all(
         node.op != "call_function" or node.target in kernels for node in recorded.graph.nodes
     )
-    return Recording(Writer(recorded, {**METHODS, **computed_by}).function(), only_kernels)
+    return Recording(CodeGenerator(recorded, {**METHODS, **computed_by}).function(), only_kernels)
 
 
 def _can_be_viewed_like(source: Any, copied: fx.Node) -> bool:

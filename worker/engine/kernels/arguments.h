@@ -1,5 +1,5 @@
-// What the kernels are called with. The Python side, worker/engine/arguments.py, has the same structs with the same names;
-// structs.cpp tells it where each field lies. A tensor is where it begins.
+// What the kernels are called with. The Python side, worker/engine/arguments.py, has the same structs with the same
+// names; structs.cpp tells it where each field lies. A tensor is where it begins.
 
 #pragma once
 

@@ -269,8 +269,8 @@ class Sampler {
 };
 
 template <typename T>
-void sample_all(const T *logits, int64_t rows, int64_t vocabulary, const DrawRow *draws, int32_t *tokens, float *logprobs,
-                int32_t threads) {
+void sample_all(const T *logits, int64_t rows, int64_t vocabulary, const DrawRow *draws, int32_t *tokens,
+                float *logprobs, int32_t threads) {
 #pragma omp parallel num_threads(threads)
     {
         Sampler sampler(vocabulary);
@@ -284,8 +284,8 @@ void sample_all(const T *logits, int64_t rows, int64_t vocabulary, const DrawRow
 
 // One token for each row of `logits` [rows, vocabulary], -1 where no choice is possible; its log-probability under the
 // model alone, where the row asks for it.
-extern "C" void sample_float32(const float *logits, int64_t rows, int64_t vocabulary, const DrawRow *draws, int32_t *tokens,
-                               float *logprobs, int32_t threads) {
+extern "C" void sample_float32(const float *logits, int64_t rows, int64_t vocabulary, const DrawRow *draws,
+                               int32_t *tokens, float *logprobs, int32_t threads) {
     sample_all(logits, rows, vocabulary, draws, tokens, logprobs, threads);
 }
 extern "C" void sample_bfloat16(const BFloat16 *logits, int64_t rows, int64_t vocabulary, const DrawRow *draws,
