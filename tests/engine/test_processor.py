@@ -8,7 +8,7 @@ import pytest
 
 from tasks.errors import ConfigurationError
 from tasks.settings import ROOT
-from worker.engine import processor
+from worker.engine import compiler, processor
 from worker.engine.processor import LIMITS, VARIABLE, Processor
 
 # In a process of its own, as torch reads its limits once, when it is imported.
@@ -63,6 +63,21 @@ def test_a_limit_hides_newer_instruction_sets_and_keeps_the_rest(monkeypatch: py
     assert processor.instruction_sets() == LIMITS[Processor.AVX512].needs | {"sse2"}
     monkeypatch.delenv(VARIABLE)
     assert processor.instruction_sets() == has and processor.march() == "native"
+
+
+@pytest.mark.needs()
+@pytest.mark.parametrize(("demanded", "outcome"), [("", "1 skipped"), ("1", "1 error")])
+def test_a_kernel_test_that_could_run_must_run_where_services_are_demanded(demanded: str, outcome: str) -> None:
+    one = "tests/engine/test_native.py::test_a_row_that_a_table_does_not_have_is_refused"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", one],
+        cwd=ROOT,
+        env=os.environ | {compiler.OFF: "0", "TOUCHSTONE_REQUIRE_SERVICES": demanded},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert outcome in done.stdout and "C++ compiler" in done.stdout, done.stdout
 
 
 def test_limits_that_come_too_late_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
