@@ -1,0 +1,130 @@
+"""Which engine runs a model: continuous batching where the model allows it, transformers' own way where not."""
+
+import gc
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from tasks.errors import ModelError
+from worker.engine.cache import ATTENTION, SlotCache
+from worker.engine.compatible import CompatibleEngine
+from worker.engine.engine import ContinuousEngine, is_out_of_memory
+from worker.engine.layout import Layout, Span
+from worker.engine.native import Native
+from worker.engine.runner import LOOSE, TOLERANCE, TRIAL_TOKENS
+
+logger = logging.getLogger(__name__)
+
+
+class EngineKind(StrEnum):
+    CONTINUOUS = "continuous"
+    COMPATIBLE = "compatible"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The engine that runs a model. ``reason`` says in one line why it is not the continuous one, if it is not."""
+
+    engine: ContinuousEngine | CompatibleEngine
+    kind: EngineKind
+    reason: str | None = None
+
+
+def make_engine(
+    model: Any,
+    tokenizer: Any,
+    *,
+    slots: int,
+    max_context: int,
+    add_special_tokens: bool = False,
+    stop_tokens: Collection[int] = (),
+    deterministic: bool = False,
+    prefill_tokens: int | None = None,
+    native: Native | None = None,
+    reload: Callable[[], Any] | None = None,
+) -> Choice:
+    """The continuous engine for ``model``, or else the compatible one, with a log line that says why.
+
+    The options are those of both engines; the compatible one is always deterministic and reads prompts whole. Whether
+    the engine's attention fits is found out before the model is changed. Should taking it over fail even so,
+    ``reload`` makes the same model once more. Raises `ModelError` for a model that runs on neither, or without
+    ``reload`` where it would be needed.
+    """
+    name = type(model).__name__
+    shared: dict[str, Any] = {"slots": slots, "max_context": max_context, "add_special_tokens": add_special_tokens}
+    shared |= {"native": native} | ({"stop_tokens": stop_tokens} if stop_tokens else {})
+    reason = why_not_continuous(model.eval(), max_context)
+    if reason is None:
+        try:
+            engine = ContinuousEngine(
+                model, tokenizer, deterministic=deterministic, prefill_tokens=prefill_tokens, **shared
+            )
+            return Choice(engine, EngineKind.CONTINUOUS)
+        except Exception as error:
+            # Packing and recording go through the model's own code, which may raise anything.
+            if is_out_of_memory(error):
+                raise
+            reason = _one_line(error)
+            if reload is None:
+                raise ModelError(f"{name} cannot be taken over by the engine: {reason}") from error
+        model = None
+        gc.collect()  # or there would be two for a while
+        model = reload()
+    logger.warning("%s runs by transformers' own cache, compatible but slow: %s", name, reason)
+    return Choice(CompatibleEngine(model, tokenizer, **shared), EngineKind.COMPATIBLE, reason)
+
+
+def why_not_continuous(model: Any, max_context: int) -> str | None:
+    """Why the engine's attention does not fit a model, in one line; None where it does. The model stays as it was."""
+    own = model.config._attn_implementation
+    try:
+        with torch.inference_mode():
+            distance = _distance_with_engines_attention(model, max_context)
+    except Exception as error:
+        # A model may fail at what it was not made for in as many ways as there are models.
+        if is_out_of_memory(error):
+            raise
+        return _one_line(error)
+    finally:
+        if model.config._attn_implementation != own:
+            model.set_attn_implementation(own)
+    if distance <= TOLERANCE.get(model.dtype, LOOSE):
+        return None
+    return f"its attention is of a kind that the engine does not know (off by {distance:.2g})"
+
+
+def _distance_with_engines_attention(model: Any, max_context: int) -> float:
+    """How far off the logits are that the engine's attention gives, as a share of those that the model's own gives.
+
+    The tokens are read in pieces: several at first, then one, then the rest.
+    """
+    device = torch.device(model.device)
+    vocabulary = int(model.get_input_embeddings().weight.shape[0])
+    ids = torch.tensor([[(7 * at + 3) % vocabulary for at in range(min(TRIAL_TOKENS, max_context))]], device=device)
+    count = ids.shape[1]
+    expected = model(input_ids=ids, use_cache=False).logits[0].float()
+    model.set_attn_implementation(ATTENTION)
+    cache = SlotCache(1, max_context, None)
+    pieces = []
+    for start, end in pairwise(sorted({0, count // 2, min(count // 2 + 1, count), count})):
+        cache.begin(Layout([Span(0, 0, end - start, end)], True, device))
+        out = model(
+            input_ids=ids[:, start:end],
+            position_ids=torch.arange(start, end, device=device)[None],
+            attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
+            use_cache=False,
+            logits_to_keep=torch.arange(end - start, device=device),
+            slot_cache=cache,
+        )
+        pieces.append(out.logits[0])
+    return float((torch.cat(pieces).float() - expected).norm() / expected.norm().clamp(min=1e-6))
+
+
+def _one_line(error: Exception) -> str:
+    text = (str(error).strip().splitlines() or [""])[0]
+    return text if isinstance(error, ModelError) else f"{type(error).__name__}: {text}"
