@@ -4,7 +4,7 @@ import importlib
 import sys
 
 # By name, so that one command does not load what only another needs.
-COMMANDS = {name: f"worker.bench.{name}" for name in ("engine", "queue", "system")}
+COMMANDS = {name: f"worker.bench.{name}" for name in ("architectures", "engine", "queue", "system")}
 
 
 def main(argv: list[str]) -> int:

@@ -46,7 +46,8 @@ STATES = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_n_
 class Family:
     """Models that transformers computes by the same code. ``settings`` make the tiny one, beside those in ``COMMON``.
 
-    Settings of ``COMMON`` that are in ``without`` are left to the configuration class.
+    Settings of ``COMMON`` that are in ``without`` are left to the configuration class. ``cached`` is false where
+    transformers' generate itself fails with a cache.
     """
 
     name: str
@@ -54,13 +55,14 @@ class Family:
     model_type: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
+    cached: bool = True
 
     def config(self) -> Any:
         common = {name: value for name, value in COMMON.items() if name not in self.without}
         return AutoConfig.for_model(self.model_type, **common | dict(self.settings))
 
     def save(self, folder: Path, seed: int, factor: float) -> None:
-        """Write a model with random weights, the matrices ``factor`` times as large as usual, and a tokenizer."""
+        """Write a model with random weights, the matrices ``factor`` times as large as usual."""
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(self.config()).eval()
         with torch.no_grad():
@@ -68,7 +70,6 @@ class Family:
                 if parameter.dim() > 1:
                     parameter.mul_(factor)
         model.save_pretrained(folder)
-        character_tokenizer().save_pretrained(folder)
 
 
 FAMILIES = (
@@ -187,6 +188,12 @@ FAMILIES = (
     Family("cohere2", "Command R7B, Command A", "cohere2", SLIDING),
     Family("deepseek_v2", "DeepSeek V2, V2-Lite", "deepseek_v2", ROUTED | GROUPED | LATENT),
     Family("deepseek_v3", "DeepSeek V3, R1, Kimi K2", "deepseek_v3", ROUTED | GROUPED | LATENT),
+    Family(
+        "deepseek_v32",
+        "DeepSeek V3.2",
+        "deepseek_v32",
+        ROUTED | GROUPED | LATENT | {"index_topk": 8, "index_n_heads": 4, "index_head_dim": 16},
+    ),
     Family("minicpm3", "MiniCPM 3", "minicpm3", LATENT),
     Family("gpt_oss", "gpt-oss 20B and 120B", "gpt_oss", SLIDING | {"num_local_experts": 4, "num_experts_per_tok": 2}),
     Family("lfm2", "LFM 2", "lfm2", {"layer_types": ["conv", "full_attention"], "block_multiple_of": 8}),
@@ -246,7 +253,7 @@ FAMILIES = (
     Family("helium", "Helium 1", "helium"),
     Family("bitnet", "BitNet b1.58", "bitnet"),
     Family("jetmoe", "JetMoe", "jetmoe", {"num_local_experts": 4, "kv_channels": 16}),
-    Family("xlstm", "xLSTM 7B", "xlstm", {"num_heads": 4, "num_blocks": 2}, without=("head_dim",)),
+    Family("xlstm", "xLSTM 7B", "xlstm", {"num_heads": 4, "chunk_size": 8}, without=("head_dim",), cached=False),
     Family("nanochat", "nanochat", "nanochat"),
 )
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tasks.errors import ModelError
 from worker.engine.cache import ATTENTION, SlotCache
@@ -19,6 +20,9 @@ from worker.engine.native import Native
 from worker.engine.runner import LOOSE, TOLERANCE, TRIAL_TOKENS
 
 logger = logging.getLogger(__name__)
+
+# Layers of other kinds differ from these only after many tokens, which no short trial shows.
+LAYERS = frozenset(("full_attention", "sliding_attention"))
 
 
 class EngineKind(StrEnum):
@@ -81,10 +85,28 @@ def make_engine(
 
 def why_not_continuous(model: Any, max_context: int) -> str | None:
     """Why the engine's attention does not fit a model, in one line; None where it does. The model stays as it was."""
+    return _unknown_kind(model) or _unlike_its_own(model, max_context)
+
+
+def _unknown_kind(model: Any) -> str | None:
+    """What a model says of itself that the engine has nothing for."""
+    if getattr(model, "_is_stateful", False):
+        return "it keeps states between tokens, which the engine has no place for"
+    kinds = sorted(set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - LAYERS)
+    return f"it has layers that the engine does not know: {', '.join(kinds)}" if kinds else None
+
+
+def _unlike_its_own(model: Any, max_context: int) -> str | None:
     own = model.config._attn_implementation
     try:
         with torch.inference_mode():
-            distance = _distance_with_engines_attention(model, max_context)
+            expected = _expected(model, max_context)
+            model.set_attn_implementation(ATTENTION)
+            if model.config._attn_implementation != ATTENTION:
+                return "its code has an attention of its own that cannot be exchanged"
+            distance = _distance_from(expected, model, max_context)
+    except NotImplementedError as error:
+        return f"it needs what the engine does not have: {error}"
     except Exception as error:
         # A model may fail at what it was not made for in as many ways as there are models.
         if is_out_of_memory(error):
@@ -98,27 +120,34 @@ def why_not_continuous(model: Any, max_context: int) -> str | None:
     return f"its attention is of a kind that the engine does not know (off by {distance:.2g})"
 
 
-def _distance_with_engines_attention(model: Any, max_context: int) -> float:
-    """How far off the logits are that the engine's attention gives, as a share of those that the model's own gives.
+def _trial_tokens(model: Any, max_context: int) -> Tensor:
+    vocabulary = int(model.get_input_embeddings().weight.shape[0])
+    tokens = [(7 * at + 3) % vocabulary for at in range(min(TRIAL_TOKENS, max_context))]
+    return torch.tensor([tokens], device=model.device)
+
+
+def _expected(model: Any, max_context: int) -> Tensor:
+    """Logits ``[tokens, vocabulary]`` of the model by itself."""
+    return model(input_ids=_trial_tokens(model, max_context), use_cache=False).logits[0].float()
+
+
+def _distance_from(expected: Tensor, model: Any, max_context: int) -> float:
+    """How far from ``expected`` the logits are with the engine's attention, as a share of it.
 
     The tokens are read in pieces: several at first, then one, then the rest.
     """
-    device = torch.device(model.device)
-    vocabulary = int(model.get_input_embeddings().weight.shape[0])
-    ids = torch.tensor([[(7 * at + 3) % vocabulary for at in range(min(TRIAL_TOKENS, max_context))]], device=device)
+    ids = _trial_tokens(model, max_context)
     count = ids.shape[1]
-    expected = model(input_ids=ids, use_cache=False).logits[0].float()
-    model.set_attn_implementation(ATTENTION)
     cache = SlotCache(1, max_context, None)
     pieces = []
     for start, end in pairwise(sorted({0, count // 2, min(count // 2 + 1, count), count})):
-        cache.begin(Layout([Span(0, 0, end - start, end)], True, device))
+        cache.begin(Layout([Span(0, 0, end - start, end)], True, ids.device))
         out = model(
             input_ids=ids[:, start:end],
-            position_ids=torch.arange(start, end, device=device)[None],
-            attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
+            position_ids=torch.arange(start, end, device=ids.device)[None],
+            attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device),
             use_cache=False,
-            logits_to_keep=torch.arange(end - start, device=device),
+            logits_to_keep=torch.arange(end - start, device=ids.device),
             slot_cache=cache,
         )
         pieces.append(out.logits[0])

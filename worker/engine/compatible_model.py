@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 
 # What transformers' models call what they read on from: keys and values, the states of Mamba, those of RWKV.
 CACHES = ("past_key_values", "cache_params", "state")
+OPTIONS = ("use_cache", "position_ids", "logits_to_keep")
 TRIAL_TOKENS = 6
 TRIAL_PROMPT = 3
 TOLERANCE = {torch.float32: 1e-3}
@@ -44,22 +45,23 @@ class CompatibleModel:
         self.device = torch.device(model.device)
         self.vocabulary = int(model.get_input_embeddings().weight.shape[0])
         parameters = inspect.signature(model.forward).parameters
+        takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
         self._caches = [name for name in CACHES if name in parameters]
-        self._options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
-        self._takes_use_cache = "use_cache" in parameters
-        self.recomputes = not self._caches or not self._takes_use_cache
+        self._takes = {name for name in OPTIONS if name in parameters}
+        self._takes |= {"use_cache"} if takes_any and self._caches else set()
+        self.recomputes = not self._caches or "use_cache" not in self._takes
         with torch.inference_mode():
             self._try(max(2, min(TRIAL_TOKENS, max_context)))
 
     def read(self, tokens: list[int], cached: int, state: State | None) -> tuple[Tensor, State | None]:
-        """Logits ``[1, vocabulary]`` after ``tokens``, of which ``state`` holds the first ``cached``, and the new state.
+        """Logits ``[1, vocabulary]`` after ``tokens``, and the state that holds them all.
 
-        ``state`` None means that all are to be read.
+        ``state`` holds the first ``cached``; None means that all are to be read.
         """
         if self.recomputes:
-            return self._call(tokens, use_cache=False).logits[:, -1], None
+            return self._call(tokens, 0, use_cache=False).logits[:, -1], None
         known = {} if state is None else {state.name: state.value}
-        out = self._call(tokens if state is None else tokens[cached:], use_cache=True, **known)
+        out = self._call(tokens, 0 if state is None else cached, use_cache=True, **known)
         return out.logits[:, -1], self._state(out)
 
     def _state(self, out: Any) -> State:
@@ -69,9 +71,18 @@ class CompatibleModel:
                 return State(name, value)
         raise NotImplementedError("the model returns no cache")
 
-    def _call(self, tokens: list[int], *, use_cache: bool, **known: Any) -> Any:
-        options = self._options | known | ({"use_cache": use_cache} if self._takes_use_cache else {})
-        return self.model(input_ids=torch.tensor([tokens], device=self.device), **options)
+    def _call(self, tokens: list[int], cached: int, *, use_cache: bool, **known: Any) -> Any:
+        """A pass over all but the first ``cached`` of ``tokens``.
+
+        Positions are given because not every model counts on from those that its cache holds.
+        """
+        options = {
+            "use_cache": use_cache,
+            "position_ids": torch.arange(cached, len(tokens), device=self.device)[None],
+            "logits_to_keep": 1,
+        }
+        taken = {name: value for name, value in options.items() if name in self._takes}
+        return self.model(input_ids=torch.tensor([tokens[cached:]], device=self.device), **taken, **known)
 
     def _try(self, length: int) -> None:
         """Find out whether the cache can be trusted: two sequences by turns, against a pass over each whole one."""
@@ -79,7 +90,7 @@ class CompatibleModel:
         sequences = [[(factor * at + 3) % self.vocabulary for at in range(length)] for factor in (7, 11)]
         ends = range(min(TRIAL_PROMPT, length - 1), length + 1)
         try:
-            expected = [[self._call(s[:end], use_cache=False).logits[:, -1] for s in sequences] for end in ends]
+            expected = [[self._call(s[:end], 0, use_cache=False).logits[:, -1] for s in sequences] for end in ends]
         except Exception as error:
             raise ModelError(f"{name} does not run in transformers: {type(error).__name__}: {error}") from error
         if self.recomputes:
