@@ -195,13 +195,14 @@ def _save_varied(family: Family, folder: Path, prompts: Sequence[str]) -> Refere
 
 
 def _generate(folder: str, prompts: Sequence[str], cached: bool) -> Reference:
-    model, tokenizer = _open(folder), character_tokenizer()
+    tokenizer = character_tokenizer()
     texts = []
     seen: set[int] = set()
     undecided = 0
     for prompt in prompts:
         ids = torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]])
-        out = model.generate(
+        # A new one for each, as some remember the longest text that they have seen.
+        out = _open(folder).generate(
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=NEW_TOKENS,

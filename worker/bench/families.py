@@ -154,7 +154,44 @@ FAMILIES = (
     ),
     Family("phi", "Phi 1, 1.5 and 2", "phi", without=("head_dim",)),
     Family("phi3", "Phi 3 and 3.5, Phi 4", "phi3", {"sliding_window": WINDOW}),
-    Family("phi4_mini", "Phi-4-mini", "phi3", {"partial_rotary_factor": 0.5}),
+    Family("phi4_mini", "Phi-4-mini up to 4,096 tokens", "phi3", {"partial_rotary_factor": 0.5}),
+    Family(
+        "phi3_long",
+        "Phi-3-mini-128k, Phi-3.5-mini, Phi-4-mini",
+        "phi3",
+        {
+            "original_max_position_embeddings": 16,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "short_factor": [1.0] * 8,
+                "long_factor": [1.5] * 8,
+                "original_max_position_embeddings": 16,
+            },
+        },
+    ),
+    Family(
+        "dynamic",
+        "Llama and InternLM stretched by dynamic NTK",
+        "llama",
+        {
+            "max_position_embeddings": 16,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0},
+        },
+    ),
+    Family(
+        "yarn",
+        "Qwen 2.5 and 3 stretched by YaRN",
+        "qwen3",
+        {
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 10000.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 16,
+            }
+        },
+    ),
     Family("phimoe", "Phi-3.5-MoE", "phimoe", {"num_local_experts": 4}),
     Family("internlm3", "InternLM 3", "internlm3"),
     Family("smollm3", "SmolLM 3", "smollm3", {"no_rope_layers": [1, 0]}),
@@ -255,6 +292,10 @@ FAMILIES = (
     Family("jetmoe", "JetMoe", "jetmoe", {"num_local_experts": 4, "kv_channels": 16}),
     Family("xlstm", "xLSTM 7B", "xlstm", {"num_heads": 4, "chunk_size": 8}, without=("head_dim",), cached=False),
     Family("nanochat", "nanochat", "nanochat"),
+    Family("doge", "Doge", "doge", {"sliding_window": WINDOW, "keep_window_size": 64}),
+    Family("cpmant", "CPM-Ant", "cpmant", {"prompt_types": 4, "prompt_length": 4, "dim_ff": 96, "dim_head": 16}),
+    Family("diffllama", "DiffLlama", "diffllama"),
+    Family("deepseek_v4", "DeepSeek V4", "deepseek_v4"),
 )
 
 

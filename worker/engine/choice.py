@@ -85,7 +85,7 @@ def make_engine(
 
 def why_not_continuous(model: Any, max_context: int) -> str | None:
     """Why the engine's attention does not fit a model, in one line; None where it does. The model stays as it was."""
-    return _unknown_kind(model) or _unlike_its_own(model, max_context)
+    return _unknown_kind(model) or _changing_positions(model, max_context) or _unlike_its_own(model, max_context)
 
 
 def _unknown_kind(model: Any) -> str | None:
@@ -96,6 +96,25 @@ def _unknown_kind(model: Any) -> str | None:
     return f"it has layers that the engine does not know: {', '.join(kinds)}" if kinds else None
 
 
+def _changing_positions(model: Any, max_context: int) -> str | None:
+    """Some rotary positions are others as soon as a text is longer than what the model was first trained with.
+
+    In a step of many sequences they would be those of the longest for all.
+    """
+    config = model.config.get_text_config()
+    rotary = getattr(config, "rope_parameters", None) or {}
+    for each in [rotary] if "rope_type" in rotary else rotary.values():
+        kind = each.get("rope_type") if isinstance(each, dict) else None
+        if kind in ("dynamic", "longrope"):
+            length = each.get("original_max_position_embeddings") or config.max_position_embeddings
+            if length < max_context:
+                return (
+                    f"its positions change where a text grows beyond {length} tokens ({kind}); "
+                    f"with max_context = {length} or less it is not slow"
+                )
+    return None
+
+
 def _unlike_its_own(model: Any, max_context: int) -> str | None:
     own = model.config._attn_implementation
     try:
@@ -104,7 +123,8 @@ def _unlike_its_own(model: Any, max_context: int) -> str | None:
             model.set_attn_implementation(ATTENTION)
             if model.config._attn_implementation != ATTENTION:
                 return "its code has an attention of its own that cannot be exchanged"
-            distance = _distance_from(expected, model, max_context)
+            cache = _WatchedCache(1, max_context, None)
+            distance = _distance_from(expected, model, cache)
     except NotImplementedError as error:
         return f"it needs what the engine does not have: {error}"
     except Exception as error:
@@ -115,9 +135,31 @@ def _unlike_its_own(model: Any, max_context: int) -> str | None:
     finally:
         if model.config._attn_implementation != own:
             model.set_attn_implementation(own)
-    if distance <= TOLERANCE.get(model.dtype, LOOSE):
-        return None
-    return f"its attention is of a kind that the engine does not know (off by {distance:.2g})"
+    if not distance <= TOLERANCE.get(model.dtype, LOOSE):
+        return f"its attention is of a kind that the engine does not know (off by {distance:.2g})"
+    window = _window(model.config.get_text_config())
+    if window and window < max_context and window not in cache.windows:
+        return f"its window of {window} tokens is in its mask alone, which the engine does not read"
+    return None
+
+
+def _window(config: Any) -> int:
+    """Tokens that a window of attention is long, 0 where there is none."""
+    kinds = getattr(config, "layer_types", None)
+    used = kinds is None or "sliding_attention" in kinds
+    return int(getattr(config, "sliding_window", None) or 0) if used else 0
+
+
+class _WatchedCache(SlotCache):
+    """Notes the windows that attention is called with."""
+
+    def __init__(self, slots: int, max_context: int, native: Native | None):
+        super().__init__(slots, max_context, native)
+        self.windows: set[int] = set()
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float, window: int) -> Tensor:
+        self.windows.add(window)
+        return super().attend(query, key, value, layer, scale, window)
 
 
 def _trial_tokens(model: Any, max_context: int) -> Tensor:
@@ -131,14 +173,13 @@ def _expected(model: Any, max_context: int) -> Tensor:
     return model(input_ids=_trial_tokens(model, max_context), use_cache=False).logits[0].float()
 
 
-def _distance_from(expected: Tensor, model: Any, max_context: int) -> float:
+def _distance_from(expected: Tensor, model: Any, cache: SlotCache) -> float:
     """How far from ``expected`` the logits are with the engine's attention, as a share of it.
 
     The tokens are read in pieces: several at first, then one, then the rest.
     """
-    ids = _trial_tokens(model, max_context)
+    ids = _trial_tokens(model, cache.max_context)
     count = ids.shape[1]
-    cache = SlotCache(1, max_context, None)
     pieces = []
     for start, end in pairwise(sorted({0, count // 2, min(count // 2 + 1, count), count})):
         cache.begin(Layout([Span(0, 0, end - start, end)], True, ids.device))
