@@ -20,7 +20,7 @@ import sys
 from worker import lean
 lean.install()
 import torch
-import worker.load
+import worker.backends.loading
 from worker.backends.weights import open_weights
 model = open_weights({folder!r})
 assert model(torch.tensor([[2, 3]])).logits.isfinite().all()

@@ -15,7 +15,7 @@ from worker.engine.processor import LIMITS, VARIABLE, Processor
 AS_ON_IT = """
 import worker
 import torch
-from worker.device import choose_dtype
+from worker.backends.device import choose_dtype
 from worker.engine import native, processor
 print(torch.backends.cpu.get_cpu_capability(), choose_dtype("auto", torch.device("cpu")))
 print(processor.march(), native.load().multiplies, *sorted(processor.instruction_sets() & {"avx2", "avx512_bf16"}))
