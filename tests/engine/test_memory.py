@@ -17,8 +17,8 @@ from worker.engine.cache import SlotCache
 # In a process of its own, as a worker is: torch is imported here already.
 AS_A_WORKER = """
 import sys
-from worker import lean
-lean.install()
+from worker import import_stub
+import_stub.install()
 import torch
 import worker.backends.loading
 from worker.backends.weights import open_weights

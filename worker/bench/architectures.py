@@ -22,6 +22,8 @@ from typing import Any
 import torch
 import transformers
 
+from worker.backends.device import device_name
+from worker.backends.weights import open_weights
 from worker.bench.families import FAMILIES, Family
 from worker.bench.greedy import (
     NEW_TOKENS,
@@ -33,11 +35,9 @@ from worker.bench.greedy import (
     run,
     save_varied,
 )
-from worker.device import device_name
 from worker.engine import native
 from worker.engine.choice import Choice, EngineKind
 from worker.engine.engine import ContinuousEngine
-from worker.weights import open_weights
 
 LEAST_DISTINCT = 10  # fewer different tokens would be right by chance too often
 CUSTOM = "own-code"
@@ -192,7 +192,7 @@ def _captures(folder: Path, prompts: Sequence[str]) -> bool | None:
     if not isinstance(choice.engine, ContinuousEngine):
         return False
     run(choice, prompts)
-    captured = choice.engine._runner._tapes
+    captured = choice.engine._runner._captured
     return captured is not None and captured._keeps
 
 

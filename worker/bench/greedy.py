@@ -10,11 +10,11 @@ import torch
 
 from tasks.sampling import Sampling
 from tasks.states import FinishReason
+from worker.backends.weights import open_weights
 from worker.bench.families import CONTEXT, FIRST_CHARACTER, VOCABULARY, Family, character_tokenizer
 from worker.engine import native
 from worker.engine.choice import Choice, make_engine
 from worker.engine.protocol import Delta, Event, Request, Result
-from worker.weights import open_weights
 
 PROMPTS = 8
 NEW_TOKENS = 24

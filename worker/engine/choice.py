@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from tasks.errors import ModelError
+from worker.engine.batch import BatchMetadata, Span
 from worker.engine.cache import ATTENTION, SlotCache
 from worker.engine.compatible import CompatibleEngine
 from worker.engine.engine import ContinuousEngine, is_out_of_memory
-from worker.engine.layout import Layout, Span
 from worker.engine.native import Native
 from worker.engine.runner import LOOSE, TOLERANCE, TRIAL_TOKENS
 
@@ -182,7 +182,7 @@ def _distance_from(expected: Tensor, model: Any, cache: SlotCache) -> float:
     count = ids.shape[1]
     pieces = []
     for start, end in pairwise(sorted({0, count // 2, min(count // 2 + 1, count), count})):
-        cache.begin(Layout([Span(0, 0, end - start, end)], True, ids.device))
+        cache.begin(BatchMetadata([Span(0, 0, end - start, end)], True, ids.device))
         out = model(
             input_ids=ids[:, start:end],
             position_ids=torch.arange(start, end, device=ids.device)[None],
