@@ -7,10 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from tasks.errors import ConfigurationError
 from tasks.ledger import Ledger
 from tasks.ledger.migrate import migrate
 from tasks.settings import ROOT, Settings
 from tests.postgres import cluster, find_binaries
+from worker.engine import processor  # before any test imports torch, so that TOUCHSTONE_PROCESSOR limits torch, too
+
+
+def pytest_configure() -> None:
+    """Refuse to run on a processor that cannot be chosen, instead of running on another."""
+    try:
+        processor.chosen()
+    except ConfigurationError as error:
+        raise pytest.UsageError(error.message) from error
 
 
 @pytest.fixture

@@ -2,6 +2,10 @@
 
 import os
 
+from worker.engine import processor
+
+processor.limit_libraries()
+
 # Before anything imports transformers: no telemetry, and progress bars are no log.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -11,16 +11,16 @@ from transformers import AutoModelForCausalLM
 from tasks.settings import ROOT
 from tests.engine.tiny import CONFIGS, reference_model
 from worker.backends.weights import open_weights
+from worker.engine.batch import BatchMetadata, Span
 from worker.engine.cache import SlotCache
-from worker.engine.layout import Layout, Span
 
 # In a process of its own, as a worker is: torch is imported here already.
 AS_A_WORKER = """
 import sys
-from worker import import_stub as lean
-lean.install()
+from worker import import_stub
+import_stub.install()
 import torch
-import worker.backends.local
+import worker.backends.loading
 from worker.backends.weights import open_weights
 model = open_weights({folder!r})
 assert model(torch.tensor([[2, 3]])).logits.isfinite().all()
@@ -54,10 +54,10 @@ def test_positions_that_nobody_wrote_take_no_memory() -> None:
     if not Path("/proc/self/statm").is_file():
         pytest.skip("needs Linux, whose /proc tells how much memory is taken")
     cache = SlotCache(512, 4096, None)
-    layout = Layout([Span(3, 0, 1, 4096)], True, torch.device("cpu"))
+    batch = BatchMetadata([Span(3, 0, 1, 4096)], True, torch.device("cpu"))
     states = torch.ones(1, 1, 1, 64)
     before = resident_pages()
-    cache.begin(layout)
+    cache.begin(batch)
     keys, values = cache.write(0, states, states)
     taken = (resident_pages() - before) * 4096
     assert keys[3, 4095].eq(1).all() and not values[511].any()
@@ -67,7 +67,7 @@ def test_positions_that_nobody_wrote_take_no_memory() -> None:
 
 def test_keys_and_values_that_fit_nowhere_are_a_lack_of_memory() -> None:
     cache = SlotCache(1 << 20, 1 << 20, None)
-    cache.begin(Layout([Span(0, 0, 1, 1 << 20)], True, torch.device("cpu")))
+    cache.begin(BatchMetadata([Span(0, 0, 1, 1 << 20)], True, torch.device("cpu")))
     with pytest.raises(MemoryError):
         cache.write(0, torch.ones(1, 8, 1, 64), torch.ones(1, 8, 1, 64))
 

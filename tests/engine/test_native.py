@@ -1,7 +1,9 @@
 """The engine's own kernels against torch, and what happens where they cannot be built."""
 
+import ctypes
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import nn
 
-from worker.engine import compiler, native
+from tasks.errors import ConfigurationError
+from worker.engine import arguments, compiler, native, processor
 from worker.engine.native import POSTS, Native
 from worker.engine.packed import pack
 
@@ -24,19 +27,70 @@ POST_FUNCTIONS = {
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 
 
+pytestmark = pytest.mark.needs()
+multiplies = pytest.mark.needs("avx512_bf16")
+
+
 @pytest.fixture(scope="module")
 def kernels() -> Native:
     found = native.load()
-    if found is None:
-        pytest.skip("no C++ compiler is here")
+    assert found is not None
     return found
 
 
-@pytest.fixture(scope="module")
-def multiplying(kernels: Native) -> Native:
-    if not kernels.multiplies:
-        pytest.skip("this processor does not multiply bfloat16")
-    return kernels
+def test_there_is_code_for_what_the_processor_can(kernels: Native) -> None:
+    assert kernels.multiplies == ("avx512_bf16" in processor.instruction_sets())
+
+
+def test_a_layer_that_there_is_no_code_for_is_refused_by_name(kernels: Native, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a wrong number nor a message about something else."""
+    other = Native(kernels.library)
+    monkeypatch.setattr(other, "multiplies", False)
+    weight = torch.ones(1, 2).bfloat16()
+    for call in (lambda: other.pack(weight), lambda: other.linear(weight, weight, None, 1, 0)):
+        with pytest.raises(NotImplementedError, match="avx512_bf16"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ((("token", ctypes.c_int32), ("head", ctypes.c_int32)), "Strides is 16 bytes at 0 there and 8 bytes at 0 here"),
+        (
+            (("head", ctypes.c_int64), ("token", ctypes.c_int64)),
+            "Strides.head is 8 bytes at 8 there and 8 bytes at 0 here",
+        ),
+        ((("token", ctypes.c_int64), ("heads", ctypes.c_int64)), "Strides.heads is nowhere there"),
+    ],
+    ids=["narrower", "turned", "renamed"],
+)
+def test_arguments_that_lie_elsewhere_than_in_the_kernels_are_refused(
+    monkeypatch: pytest.MonkeyPatch, fields: Any, words: str
+) -> None:
+    wrong = type("Strides", (ctypes.Structure,), {"_fields_": fields})
+    right = [each for each in arguments.STRUCTURES if each.__name__ != "Strides"]
+    monkeypatch.setattr(arguments, "STRUCTURES", (wrong, *right))
+    monkeypatch.setattr(native, "load", native.load.__wrapped__)
+    with pytest.raises(ConfigurationError, match=words):
+        native.load()
+
+
+def test_a_struct_that_is_not_mirrored_is_refused(kernels: Native, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arguments, "STRUCTURES", arguments.STRUCTURES[:-1])
+    with pytest.raises(ConfigurationError, match=r"Step\.kernel is 8 bytes at 0 there and nowhere here"):
+        arguments.check(kernels.library)
+
+
+def test_heads_that_there_is_no_code_for_are_refused(kernels: Native) -> None:
+    states, place = torch.zeros(1, 1, 8), torch.zeros(1, dtype=torch.int32)
+    assert not kernels.attends(torch.float32, 8)
+    with pytest.raises(NotImplementedError, match="size of heads"):
+        kernels.attend(states, states, states, states[None], states[None], place, place, 1.0, 0)
+
+
+def test_a_row_that_a_table_does_not_have_is_refused(kernels: Native) -> None:
+    with pytest.raises(IndexError, match="row"):
+        kernels.lookup(torch.ones(3, 2), torch.tensor([3]))
 
 
 steps = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 70)), min_size=1, max_size=4)
@@ -93,6 +147,7 @@ def test_a_token_that_is_not_a_number_spoils_only_itself(kernels: Native) -> Non
     assert out[0].isfinite().all() and out[1].isnan().all()
 
 
+@multiplies
 @given(
     rows=st.integers(1, 40),
     inputs=st.sampled_from([2, 32, 50, 256]),
@@ -102,47 +157,50 @@ def test_a_token_that_is_not_a_number_spoils_only_itself(kernels: Native) -> Non
 )
 @hypothesis_settings(max_examples=60, deadline=None)
 def test_a_linear_layer_is_that_of_torch(
-    multiplying: Native, rows: int, inputs: int, outs: int, post: str, biased: bool
+    kernels: Native, rows: int, inputs: int, outs: int, post: str, biased: bool
 ) -> None:
     generator = torch.Generator().manual_seed(rows * inputs)
     x, weight = (torch.randn(n, inputs, generator=generator).bfloat16() for n in (rows, outs))
     bias = torch.randn(outs, generator=generator).bfloat16() if biased else None
-    out = multiplying.linear(x[None], multiplying.pack(weight), bias, outs, POSTS.index(post))
+    out = kernels.linear(x[None], kernels.pack(weight), bias, outs, POSTS.index(post))
     plain = nn.functional.linear(x.float(), weight.float(), None if bias is None else bias.float())
     expected = POST_FUNCTIONS[post](plain)
     assert out.shape == (1, rows, outs)
     assert (out[0].float() - expected).abs().max() <= 1e-2 * expected.abs().max().clamp(min=1)
 
 
+@multiplies
 @given(outs=st.integers(1, 200), inputs=st.sampled_from([2, 34]))
 @hypothesis_settings(max_examples=20, deadline=None)
-def test_a_packed_weight_can_be_looked_up(multiplying: Native, outs: int, inputs: int) -> None:
+def test_a_packed_weight_can_be_looked_up(kernels: Native, outs: int, inputs: int) -> None:
     weight = torch.randn(outs, inputs, generator=torch.Generator().manual_seed(outs)).bfloat16()
     ids = torch.arange(outs).flip(0)[None]
-    assert torch.equal(multiplying.embed(ids, multiplying.pack(weight), inputs), weight[ids])
+    assert torch.equal(kernels.embed(ids, kernels.pack(weight), inputs), weight[ids])
 
 
+@multiplies
 @given(rows=st.integers(2, 30), at=st.integers(0, 29))
 @hypothesis_settings(max_examples=20, deadline=None)
-def test_a_row_has_the_same_bits_in_any_company(multiplying: Native, rows: int, at: int) -> None:
+def test_a_row_has_the_same_bits_in_any_company(kernels: Native, rows: int, at: int) -> None:
     generator = torch.Generator().manual_seed(rows)
     x, weight = (torch.randn(n, 64, generator=generator).bfloat16() for n in (rows, 100))
-    packed = multiplying.pack(weight)
-    together = multiplying.linear(x, packed, None, 100, POSTS.index("gelu"))
-    alone = multiplying.linear(x[at % rows][None], packed, None, 100, POSTS.index("gelu"))
+    packed = kernels.pack(weight)
+    together = kernels.linear(x, packed, None, 100, POSTS.index("gelu"))
+    alone = kernels.linear(x[at % rows][None], packed, None, 100, POSTS.index("gelu"))
     assert torch.equal(together[at % rows], alone[0])
 
 
-def test_extreme_numbers_do_not_break_the_functions_behind_a_layer(multiplying: Native) -> None:
+@multiplies
+def test_extreme_numbers_do_not_break_the_functions_behind_a_layer(kernels: Native) -> None:
     x = torch.tensor([[1e4], [-1e4], [math.inf], [0.0], [math.nan]]).expand(5, 2).bfloat16() / 2
-    packed = multiplying.pack(torch.ones(1, 2).bfloat16())
+    packed = kernels.pack(torch.ones(1, 2).bfloat16())
     for post in POSTS[1:]:
-        big, small, infinite, nothing, none = multiplying.linear(x, packed, None, 1, POSTS.index(post)).flatten()
+        big, small, infinite, nothing, none = kernels.linear(x, packed, None, 1, POSTS.index(post)).flatten()
         assert big == torch.tensor(1e4).bfloat16() and infinite == math.inf
         assert abs(small) < 1e-3 and nothing == 0 and none.isnan()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=multiplies)])
 def test_linear_layers_that_share_a_weight_are_packed_too(kernels: Native, dtype: torch.dtype) -> None:
     class Both(nn.Module):
         def __init__(self) -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tasks.sampling import Sampling
 from tasks.states import FinishReason
 from tests.engine.tiny import character_tokenizer
+from worker.engine.batch import Span, partition
 from worker.engine.detokenizer import Detokenizer
-from worker.engine.layout import Span, partition
 from worker.engine.protocol import Request
 from worker.engine.scheduler import Copy, Plan, Scheduler
 from worker.engine.sequence import Sequence

@@ -9,6 +9,9 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
+    Cohere2Config,
+    Ernie4_5Config,
+    Glm4Config,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
@@ -37,13 +40,19 @@ CONFIGS = {
     "mistral": MistralConfig(**GROUPED, head_dim=16, sliding_window=9, **SHAPE),
     "llama_narrow": LlamaConfig(**GROUPED, head_dim=8, **SHAPE),  # too narrow for the engine's own attention
 }
+# Their rotations belong to neighbours in a head, not to its halves.
+INTERLEAVED = {
+    "cohere2": Cohere2Config(**GROUPED, sliding_window=9, **SHAPE),
+    "glm4": Glm4Config(**GROUPED, head_dim=16, **SHAPE),
+    "ernie4_5": Ernie4_5Config(**GROUPED, head_dim=16, **SHAPE),
+}
 
 
 @cache
 def reference_model(name: str) -> Any:
-    """A model of a kind in ``CONFIGS`` with large random weights, so that no two tokens are nearly as likely."""
+    """A model of a kind in ``CONFIGS`` or ``INTERLEAVED`` with large random weights: no two tokens are alike likely."""
     torch.manual_seed(7)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name]).eval()
+    model = AutoModelForCausalLM.from_config((CONFIGS | INTERLEAVED)[name]).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:

@@ -59,7 +59,13 @@ class Process:
         self.popen.wait()
 
     def freeze(self) -> None:
+        """Stop all threads; on a busy machine some go on for a moment after the signal."""
         self.send(signal.SIGSTOP)
+        until(self._stands_still, 10, "every thread has stopped")
+
+    def _stands_still(self) -> bool:
+        stats = [file.read_text(encoding="utf-8") for file in Path(f"/proc/{self.pid}/task").glob("*/stat")]
+        return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 
     def thaw(self) -> None:
         self.send(signal.SIGCONT)

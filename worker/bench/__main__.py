@@ -5,6 +5,7 @@ import sys
 
 # By name, so that one command does not load what only another needs.
 COMMANDS = {
+    "architectures": "worker.bench.architectures",
     "engine": "worker.bench.generation",
     "queue": "worker.bench.queue",
     "server": "worker.bench.served",

@@ -22,6 +22,7 @@ from tasks.host.model_watch import answers
 from tasks.host.redis_server import free_port
 from tasks.host.supervisor import EXIT_CANNOT_START
 from tasks.registry import OpenAIModel
+from tasks.registry.entry import BackendKind
 from worker.bench import queue
 from worker.bench.deployment import scene
 from worker.bench.generation import at_least_one, median_round, ratio, take_turns
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> int:
     say: Callable[[str], Any] = (lambda line: None) if options.json else (lambda line: sys.stdout.write(line + "\n"))
     entry = OpenAIModel(
         name=MODEL,
-        backend="openai",
+        backend=BackendKind.OPENAI,
         serve=options.command,
         source=options.source,
         model=options.model,

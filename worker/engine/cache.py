@@ -1,6 +1,6 @@
 """Keys and values of all running sequences, and attention over them.
 
-Attention finds in a `worker.engine.layout.Layout` which token of a step belongs to whom.
+Attention finds in a `worker.engine.batch.BatchMetadata` which token of a step belongs to whom.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from worker.engine.layout import Group, Layout, Span
+from worker.engine.batch import BatchMetadata, Group, Span
 from worker.engine.native import Native
 from worker.engine.scheduler import Copy
 
@@ -30,17 +30,17 @@ class SlotCache:
         self.slots, self.max_context, self.native = slots, max_context, native
         self.capacity = min(FIRST_CAPACITY, max_context)
         self.attends_by_token = True  # no outcome so far depends on what else the step reads
-        self.layout: Layout
+        self.batch: BatchMetadata
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
     def nbytes(self) -> int:
         return sum(states.nbytes for both in self._layers.values() for states in both)
 
-    def begin(self, layout: Layout) -> None:
+    def begin(self, batch: BatchMetadata) -> None:
         """Get ready for a step."""
-        self.layout = layout
-        longest = max(span.length for span in layout.spans)
+        self.batch = batch
+        longest = max(span.length for span in batch.spans)
         while self.capacity < longest:
             self.capacity = min(self.capacity * 2, self.max_context)
 
@@ -52,9 +52,9 @@ class SlotCache:
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store the step's ``key`` and ``value`` ``[1, heads, tokens, head_dim]``; returns the whole layer's."""
         keys, values = self.layer(layer, key, value)
-        rows = self.layout.rows(self.capacity)
+        rows = self.batch.rows(self.capacity)
         for states, new in ((keys, key), (values, value)):
-            used = new[0, :, : self.layout.tokens].transpose(0, 1)
+            used = new[0, :, : self.batch.tokens].transpose(0, 1)
             states.flatten(0, 1).index_copy_(0, rows, used.to(states.dtype))
         return keys, values
 
@@ -78,20 +78,20 @@ class SlotCache:
         ``query`` ``[1, query_heads, tokens, head_dim]``, ``key`` and ``value`` ``[1, heads, tokens, head_dim]``. Only
         the last ``window`` positions are seen, if it is not 0.
         """
-        layout = self.layout
+        batch = self.batch
         native = self.kernel(query, key, value)
         if native is not None:
-            places = (*self.layer(layer, key, value), layout.slots, layout.positions)
+            places = (*self.layer(layer, key, value), batch.slots, batch.positions)
             return native.attend(query[0], key[0], value[0], *places, scale, window)[None]
         self.attends_by_token = False
         keys, values = self.write(layer, key, value)
         queries = query[0].transpose(0, 1)
         out = queries.new_zeros(queries.shape[0], queries.shape[1], values.shape[3])
-        windowed = window > 0 and any(span.length > window for span in layout.spans)
+        windowed = window > 0 and any(span.length > window for span in batch.spans)
         if not windowed:
-            for group in layout.groups(2 * keys.shape[2] * keys.shape[3] * keys.element_size()):
+            for group in batch.groups(2 * keys.shape[2] * keys.shape[3] * keys.element_size()):
                 _attend_singly(group, queries, keys, values, out, scale)
-        for span in layout.spans:
+        for span in batch.spans:
             if windowed or span.count > 1:
                 _attend_span(span, queries, keys, values, out, scale, window)
         return out.unsqueeze(0)

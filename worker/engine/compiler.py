@@ -15,17 +15,22 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from worker.engine import processor
+
 logger = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).with_name("kernels")
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
+FLAGS = ("-std=c++17", "-O3", "-fopenmp", "-shared", "-fPIC")
 WIDE = "-mprefer-vector-width=512"
 COMPILE_SECONDS = 120
 OFF = "TOUCHSTONE_NATIVE"
 
 
 def library() -> ctypes.CDLL | None:
-    """The kernels, built if they are not there yet; None, with the reason in the log, where there are none."""
+    """The kernels, built if they are not there yet; None, with the reason in the log, where there are none.
+
+    Raises `ConfigurationError` for a processor that cannot be chosen.
+    """
     if os.environ.get(OFF) == "0":
         return None
     compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
@@ -43,7 +48,9 @@ def library() -> ctypes.CDLL | None:
 def _built(compiler: str) -> Path:
     """The library for these sources, this compiler and this processor, from an earlier start or new."""
     texts = [path.read_bytes() for path in sorted(SOURCES.iterdir())]
-    flags = [*FLAGS, WIDE] if platform.machine() in ("x86_64", "AMD64") else list(FLAGS)
+    flags = [*FLAGS, f"-march={processor.march()}"]
+    if platform.machine() in ("x86_64", "AMD64"):
+        flags.append(WIDE)
     version = subprocess.run([compiler, "--version"], capture_output=True, timeout=COMPILE_SECONDS, check=True).stdout
     digest = hashlib.sha256(b"\0".join([*texts, version, " ".join(flags).encode(), _processor()])).hexdigest()
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

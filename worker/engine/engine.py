@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,20 +61,21 @@ class ContinuousEngine:
         deterministic: bool = False,
         prefill_tokens: int | None = None,
         native: Native | None = None,
+        stop_tokens: Collection[int] = (),
     ):
         """``model`` and ``tokenizer`` as transformers loads them; the model is changed in place and belongs to this.
 
         ``max_context`` tokens of prompt and completion together. ``deterministic``: a request gives the same bits
         whatever shares the batch; free with ``native`` and bfloat16, else for the price of always computing ``slots``
-        rows. ``prefill_tokens``: how many
-        tokens of prompts a step may read. ``native`` are the kernels to use on a CPU, None for torch's. Raises
-        `ModelError` for a model that the engine cannot run.
+        rows. ``prefill_tokens``: how many tokens of prompts a step may read. ``native`` are the kernels to use on a
+        CPU, None for torch's. ``stop_tokens`` end a text like the model's own end tokens. Raises `ModelError` for a
+        model that the engine cannot run.
         """
         tokens = prefill_tokens or PREFILL_TOKENS.get(torch.device(model.device).type, PREFILL_TOKENS["cpu"])
         self.slots = slots
         self.max_context = max_context
         self.add_special_tokens = add_special_tokens
-        self.ends = end_tokens(model)
+        self.ends = end_tokens(model) | frozenset(stop_tokens)
         self.progress = 0
         self.timings = Timings()
         self._tokenizer = tokenizer
@@ -109,7 +110,7 @@ class ContinuousEngine:
         problem = None
         tokens: list[int] = []
         try:
-            tokens = self._tokens(request.prompt)
+            tokens = self._tokens_of(request.prompt)
             problem = self._problem(tokens)
         except Exception as error:
             # A tokenizer may raise anything; it is this request's failure and nobody else's.
@@ -157,7 +158,7 @@ class ContinuousEngine:
         self.timings.text += time.perf_counter() - started
         self.timings.steps += 1
 
-    def _tokens(self, prompt: str | tuple[int, ...]) -> list[int]:
+    def _tokens_of(self, prompt: str | tuple[int, ...]) -> list[int]:
         if isinstance(prompt, tuple):
             return list(prompt)
         return list(self._tokenizer(prompt, add_special_tokens=self.add_special_tokens)["input_ids"])
@@ -167,8 +168,9 @@ class ContinuousEngine:
             return NOTHING
         if len(tokens) >= self.max_context:
             return TOO_LONG.format(len(tokens), self.max_context)
-        if max(tokens) >= self._runner.vocabulary:
-            return UNKNOWN_TOKEN.format(max(tokens), self._runner.vocabulary)
+        unknown = next((token for token in tokens if not 0 <= token < self._runner.vocabulary), None)
+        if unknown is not None:
+            return UNKNOWN_TOKEN.format(unknown, self._runner.vocabulary)
         return None
 
     def _end_from_outside(self) -> list[Running]:

@@ -20,6 +20,9 @@ _LAST = (1 << 63) - 1
 _WIDE = (_narrow, "x")
 _MEAN_SQUARE = (_aten.mean.dim, (_aten.pow.Tensor_Scalar, _WIDE, 2), [-1], True)
 RMS_NORM = (_mul, "weight", (_narrow, (_mul, _WIDE, (_aten.rsqrt.default, (_add, _MEAN_SQUARE, "epsilon")))))
+# A model that computes in float32 has nothing to widen.
+_MEAN_SQUARE_32 = (_aten.mean.dim, (_aten.pow.Tensor_Scalar, "x", 2), [-1], True)
+RMS_NORM_32 = (_mul, "weight", (_mul, "x", (_aten.rsqrt.default, (_add, _MEAN_SQUARE_32, "epsilon"))))
 LAYER_NORM = (_aten.native_layer_norm.default, "x", ["width"], "weight", "bias", "epsilon")
 _CROSSED = [(_aten.neg.default, (_aten.slice.Tensor, "x", 3, "half", _LAST)), (_aten.slice.Tensor, "x", 3, 0, "half")]
 ROTATION = (
@@ -80,14 +83,17 @@ def _replace(recorded: Recorded, node: fx.Node, function: Any, *args: Any) -> fx
 
 def _use_norms(recorded: Recorded, native: Native) -> None:
     for node in [*recorded.graph.nodes]:
-        found = match(RMS_NORM, node, {}) or match(LAYER_NORM, node, {})
-        if found is None or not _is_narrow(found["x"]):
+        of_32 = isinstance(value := node.meta.get("val"), Tensor) and value.dtype is torch.float32
+        found = match(RMS_NORM_32 if of_32 else RMS_NORM, node, {}) or match(LAYER_NORM, node, {})
+        if found is None:
             continue
         x, weight, bias = found["x"], found["weight"], found.get("bias")
         constants = [recorded.constants.get(str(each.target)) for each in (weight, bias) if isinstance(each, fx.Node)]
         if len(constants) != (2 if "bias" in found else 1):
             continue
         if not all(constant is not None and native.norms(constant) for constant in constants):
+            continue
+        if not _are_of_one_format(x, weight, *([bias] if bias is not None else [])):
             continue
         if [str(each) for each in constants[0].shape] != shape(x)[-1:]:  # type: ignore[union-attr]
             continue
@@ -126,13 +132,13 @@ def _use_rotations(recorded: Recorded, native: Native) -> None:
         x, cosine, sine = found["x"], found["cosine"], found["sine"]
         _, _, rows, width = shape(x) if len(shape(x)) == 4 else [""] * 4
         alike = shape(cosine) == shape(sine) == ["1", rows, width] and str(2 * found["half"]) == width
-        if alike and all(map(_is_narrow, (x, cosine, sine))) and native.multiplies:
+        if alike and _are_of_one_format(x, cosine, sine) and native.computes(x.meta["val"].dtype):
             _replace(recorded, node, native.rotate, x, cosine, sine)
 
 
 def _use_products(recorded: Recorded, native: Native) -> None:
     for node in recorded.graph.find_nodes(op="call_function", target=_mul):
-        if _joins_two(node, _mul) and _is_narrow(node) and native.multiplies:
+        if _joins_two(node, _mul) and native.computes(node.meta["val"].dtype):
             _replace(recorded, node, native.product, *node.args)
 
 
@@ -188,9 +194,10 @@ def _joins_two(node: Any, target: Any) -> bool:
     return len(tensors) == 2 and tensors[0].dtype == tensors[1].dtype and tensors[0].shape == tensors[1].shape
 
 
-def _is_narrow(node: Any) -> bool:
-    value = node.meta.get("val") if isinstance(node, fx.Node) else None
-    return isinstance(value, Tensor) and value.dtype is torch.bfloat16
+def _are_of_one_format(*nodes: Any) -> bool:
+    values = [node.meta.get("val") for node in nodes if isinstance(node, fx.Node)]
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    return len(tensors) == len(nodes) and len({tensor.dtype for tensor in tensors}) == 1
 
 
 def _following(node: fx.Node) -> Iterator[fx.Node]:

@@ -10,9 +10,9 @@ from tasks.states import FinishReason
 
 @dataclass(frozen=True)
 class Request:
-    """One completion to generate; a lower ``priority`` goes first.
+    """One completion to generate. A lower ``priority`` goes first.
 
-    ``prompt`` is the text after templating, or its token ids, to which nothing is added.
+    ``prompt`` is the text after templating, or its token ids, to which the engine then adds nothing.
 
     ``deadline`` is a point of `time.monotonic` after which the request ends with what it has. ``logprobs`` asks for
     the log-probability of each token. One that nobody watches needs no ``streams``: then only its result is told.

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worker.engine.batch import BatchMetadata
 from worker.engine.cache import SlotCache
-from worker.engine.layout import Layout
 from worker.engine.native import Call, Native
 from worker.engine.tracer import Program
 
@@ -57,7 +57,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a model is computed from, as `worker.engine.program` says."""
+    """What a model is computed from, as `worker.engine.recorder` says."""
 
     ids: Tensor
     positions: Tensor
@@ -65,8 +65,8 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Tape:
-    """The calls of a step. ``reads`` are what they read: ids, positions, kept places, and the layout's tensors."""
+class CapturedStep:
+    """The calls of a step. ``reads`` are what they read: ids, positions, kept places, and the batch's tensors."""
 
     calls: list[Call]
     steps: Any
@@ -74,7 +74,7 @@ class Tape:
     out: tuple[int, tuple[int, ...], torch.dtype]  # its place, shape and format
 
 
-class Tapes:
+class CapturedSteps:
     """Computes ``program``, from the second step of a shape on by replaying.
 
     ``program`` must compute by nothing but the kernels of ``native``, which must be nobody else's meanwhile. What
@@ -87,53 +87,53 @@ class Tapes:
         self._memory = Memory()
         self._keeps, self._proven = True, False
         self._seen: set[tuple[int, ...]] = set()
-        self._tapes: dict[tuple[int, ...], Tape] = {}
+        self._steps: dict[tuple[int, ...], CapturedStep] = {}
 
     def run(self, inputs: Inputs, cache: SlotCache) -> Tensor:
         """Logits ``[1, kept, vocabulary]``. `SlotCache.begin` has been called."""
-        layout = cache.layout
-        shape = (layout.tokens, len(inputs.kept), cache.capacity, torch.get_num_threads())
-        tape = self._tapes.get(shape)
-        if tape is not None:
-            return self._replay(tape, _reads(inputs, layout))
+        batch = cache.batch
+        shape = (batch.tokens, len(inputs.kept), cache.capacity, torch.get_num_threads())
+        step = self._steps.get(shape)
+        if step is not None:
+            return self._replay(step, _reads(inputs, batch))
         if self._keeps and shape in self._seen:
-            return self._record(shape, inputs, cache)
-        if layout.tokens == inputs.ids.numel():
+            return self._capture(shape, inputs, cache)
+        if batch.tokens == inputs.ids.numel():
             self._seen.add(shape)
         if len(self._seen) > MOST_SEEN:
             self._seen.clear()
         return self._program(inputs.ids, inputs.positions, inputs.kept)
 
-    def _replay(self, tape: Tape, reads: tuple[Tensor, ...]) -> Tensor:
-        for place, new in zip(tape.reads, reads, strict=True):
+    def _replay(self, step: CapturedStep, reads: tuple[Tensor, ...]) -> Tensor:
+        for place, new in zip(step.reads, reads, strict=True):
             place.copy_(new)
-        self._native.replay(tape.steps)
-        return self._memory.again(*tape.out)
+        self._native.replay(step.steps)
+        return self._memory.again(*step.out)
 
-    def _record(self, shape: tuple[int, ...], inputs: Inputs, cache: SlotCache) -> Tensor:
+    def _capture(self, shape: tuple[int, ...], inputs: Inputs, cache: SlotCache) -> Tensor:
         """Compute a step and keep its calls. The first that are kept must give the same again."""
-        reads = tuple(each.clone() for each in _reads(inputs, cache.layout))
-        cache.layout.slots, cache.layout.positions = reads[3:]
+        reads = tuple(each.clone() for each in _reads(inputs, cache.batch))
+        cache.batch.slots, cache.batch.positions = reads[3:]
         try:
-            with self._native.recording(self._memory.empty) as calls:
+            with self._native.capturing(self._memory.empty) as calls:
                 out = self._program(*reads[:3])
         except NotImplementedError as error:
             logger.info("the calls of a step are not kept: %s", error)
             self._keeps = False
             return self._program(*reads[:3])
-        tape = Tape(calls, self._native.steps(calls), reads, (out.data_ptr(), tuple(out.shape), out.dtype))
+        step = CapturedStep(calls, self._native.steps(calls), reads, (out.data_ptr(), tuple(out.shape), out.dtype))
         if not self._proven:
             expected = out.clone()
-            self._proven = torch.equal(self._replay(tape, reads).view(torch.uint8), expected.view(torch.uint8))
+            self._proven = torch.equal(self._replay(step, reads).view(torch.uint8), expected.view(torch.uint8))
             if not self._proven:
                 logger.warning("a step computes something else when its calls are made again, so none are kept")
                 self._keeps = False
                 return expected
-        if len(self._tapes) == MOST_SHAPES:
-            del self._tapes[next(iter(self._tapes))]
-        self._tapes[shape] = tape
+        if len(self._steps) == MOST_SHAPES:
+            del self._steps[next(iter(self._steps))]
+        self._steps[shape] = step
         return out
 
 
-def _reads(inputs: Inputs, layout: Layout) -> tuple[Tensor, ...]:
-    return inputs.ids, inputs.positions, inputs.kept, layout.slots, layout.positions
+def _reads(inputs: Inputs, batch: BatchMetadata) -> tuple[Tensor, ...]:
+    return inputs.ids, inputs.positions, inputs.kept, batch.slots, batch.positions

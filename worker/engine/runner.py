@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from tasks.errors import ModelError
+from worker.engine.batch import BatchMetadata, Span
 from worker.engine.cache import ATTENTION, SlotCache
-from worker.engine.layout import Layout, Span
 from worker.engine.native import Native
 from worker.engine.packed import multiplies_by_row, pack
-from worker.engine.program import record
-from worker.engine.replay import Inputs, Tapes
+from worker.engine.recorder import record
+from worker.engine.replay import CapturedSteps, Inputs
 from worker.engine.scheduler import Chunk, Copy
 from worker.engine.tracer import Program
 
@@ -57,14 +57,14 @@ class ModelRunner:
         self.chunk_tokens = chunk_tokens
         self.fills = deterministic
         self.rows = slots
-        # One's own, as it notes calls while a step is recorded.
+        # Its own object, as it captures the calls of a step.
         self._native = None if native is None else Native(native.library)
         # Four dimensions tell transformers that the mask is made: it neither makes one nor warns.
         self._no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)
         self.cache = SlotCache(slots, max_context, self._native)
         self._program: Program = self._call_model_with_cache
         self._only_kernels = False  # what the program computes by
-        self._tapes: Tapes | None = None
+        self._captured: CapturedSteps | None = None
         with torch.inference_mode():
             self._take_over()
 
@@ -74,7 +74,7 @@ class ModelRunner:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self.cache = SlotCache(slots, self.max_context, self._native)
-        self._forget_tapes()
+        self._forget_captured()
 
     def copy(self, copies: Sequence[Copy]) -> None:
         for each in copies:
@@ -107,20 +107,20 @@ class ModelRunner:
         fill = max(0, least - len(ids))
         # The number of rows of the output layer is part of the shape, too.
         kept = last + [last[0]] * (least - len(last)) if last and len(spans) > 1 and least else last or [0]
-        logits = self._compute(Layout(spans, self.fills, self.device), ids + [ids[0]] * fill, kept)
+        logits = self._compute(BatchMetadata(spans, self.fills, self.device), ids + [ids[0]] * fill, kept)
         return logits[0, : len(last)]
 
-    def _compute(self, layout: Layout, ids: list[int], kept: list[int]) -> Tensor:
-        """Logits ``[1, kept, vocabulary]`` of the places ``kept`` among ``ids``; the first ids are the layout's."""
-        self.cache.begin(layout)
-        positions = torch.nn.functional.pad(layout.positions, (0, len(ids) - layout.tokens))
+    def _compute(self, batch: BatchMetadata, ids: list[int], kept: list[int]) -> Tensor:
+        """Logits ``[1, kept, vocabulary]`` of the places ``kept`` among ``ids``; the first ids are the batch's."""
+        self.cache.begin(batch)
+        positions = torch.nn.functional.pad(batch.positions, (0, len(ids) - batch.tokens))
         inputs = Inputs(
             torch.tensor([ids]).to(self.device, non_blocking=True),
             positions[None].long(),
             torch.tensor(kept).to(self.device, non_blocking=True),
         )
-        if self._tapes is not None:
-            return self._tapes.run(inputs, self.cache)
+        if self._captured is not None:
+            return self._captured.run(inputs, self.cache)
         return self._program(inputs.ids, inputs.positions, inputs.kept)
 
     def _call_model_with_cache(self, ids: Tensor, positions: Tensor, kept: Tensor) -> Tensor:
@@ -166,12 +166,13 @@ class ModelRunner:
         # Only the trial tells whether attention is over keys that the kernel has code for.
         self._only_kernels = self._only_kernels and self.cache.attends_by_token
         self.cache.clear()
-        self._forget_tapes()
+        self._forget_captured()
         _give_memory_back()
 
-    def _forget_tapes(self) -> None:
-        """They know where keys and values lie."""
-        self._tapes = Tapes(self._program, self._native) if self._native is not None and self._only_kernels else None
+    def _forget_captured(self) -> None:
+        """Captured steps know where keys and values lie."""
+        native = self._native if self._only_kernels else None
+        self._captured = None if native is None else CapturedSteps(self._program, native)
 
     def _record(self) -> None:
         """Do without the model's modules, if its code depends on no more than it is given."""
@@ -198,8 +199,8 @@ class ModelRunner:
         cuts = sorted({0, len(tokens) // 2, min(len(tokens) // 2 + 1, len(tokens)), len(tokens)})
         pieces = []
         for start, end in pairwise(cuts):
-            layout = Layout([Span(0, 0, end - start, end)], True, self.device)
-            pieces += [self._compute(layout, tokens[start:end], [row])[0] for row in range(end - start)]
+            batch = BatchMetadata([Span(0, 0, end - start, end)], True, self.device)
+            pieces += [self._compute(batch, tokens[start:end], [row])[0] for row in range(end - start)]
         return torch.cat(pieces)
 
 

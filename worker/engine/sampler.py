@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tasks.sampling import Sampling
-from worker.engine.calls import DrawRow
+from worker.engine.arguments import DrawRow
 from worker.engine.native import Native
 
 NO_TOKEN = -1
@@ -76,7 +76,7 @@ class Candidates:
 
 def sample(logits: Tensor, draws: Sequence[Draw], native: Native | None = None) -> list[Choice]:
     """A choice for each row of ``logits`` ``[rows, vocabulary]``."""
-    if native is not None and native.samples(logits.dtype):
+    if native is not None and native.computes(logits.dtype):
         arrays: list[array[int]] = []
         tokens, logprobs = native.sample(logits, [draw.row(arrays) for draw in draws])
     else:

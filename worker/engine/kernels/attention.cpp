@@ -8,31 +8,13 @@
 #include <atomic>
 #include <vector>
 
-#include "mixing.h"
+#include "arguments.h"
+#include "head.h"
 
 namespace {
 
 constexpr float LEAST = -3.0e38f;
 constexpr int64_t TILE = 8;  // tokens that go through keys and values together
-
-struct Strides {
-    int64_t token, head;  // in elements; the last dimension is contiguous
-};
-
-}  // namespace
-
-struct Attention {
-    const void *query, *key, *value;  // [tokens, heads, dim] and [tokens, key_heads, dim], by their strides
-    void *out;                        // [tokens, heads, dim], contiguous
-    void *keys, *values;              // [slots, capacity, key_heads, dim]
-    const int32_t *slots, *positions;  // [tokens]
-    int64_t tokens, heads, key_heads, capacity, dim, window;
-    Strides of_query, of_key, of_value;
-    float scale;
-    int32_t threads;
-};
-
-namespace {
 
 // Some key heads of neighbouring tokens of a slot. The last token sees `count` positions from `start` on, each before it
 // one less.
@@ -80,12 +62,12 @@ struct Queries {
 
 // As many sums as fit into the registers, and then the rest.
 template <typename T, int VECTORS, int N>
-void mix(float *to, const T *values, int64_t row, const float *weights, int64_t length, int64_t queries, int count,
-         Ahead<T> ahead) {
+void add_weighted(float *to, const T *values, int64_t row, const float *weights, int64_t length, int64_t queries,
+                  int count, Ahead<T> ahead) {
     for (; queries >= N; queries -= N, to += N * VECTORS * LANES, weights += N * length, ahead.step = 0)
-        Mixture<T, VECTORS>::template add<N>(to, values, row, weights, length, count, ahead);
+        WeightedSum<T, VECTORS>::template add<N>(to, values, row, weights, length, count, ahead);
     if constexpr (N > 1)
-        if (queries > 0) mix<T, VECTORS, N - 1>(to, values, row, weights, length, queries, count, ahead);
+        if (queries > 0) add_weighted<T, VECTORS, N - 1>(to, values, row, weights, length, queries, count, ahead);
 }
 
 // Keys and values are read block by block, in the order in which they lie; what is read next is fetched meanwhile. A
@@ -98,7 +80,7 @@ void attend_part(const Attention &call, const Part &part, const Part *following)
     const int64_t blocks = part.blocks(), length = blocks * LANES, row = call.key_heads * DIM;
     if (static_cast<int64_t>(memory.size()) < queries.count * (length + DIM))
         memory.resize(queries.count * (2 * length + DIM));
-    float *scores = memory.data(), *mixed = scores + queries.count * length;
+    float *scores = memory.data(), *summed = scores + queries.count * length;
     const T *keys = part.in<T>(call.keys, call), *values = part.in<T>(call.values, call);
     for (int64_t block = 0; block < blocks; block++) {
         int64_t offsets[LANES];
@@ -123,8 +105,8 @@ void attend_part(const Attention &call, const Part &part, const Part *following)
             store(scores + at * length + block * LANES, is_seen ? found : all(LEAST));
         }
     }
-    std::fill_n(mixed, queries.count * DIM, 0.0f);
-    for (int64_t at = 0; at < queries.count; at++) soften(scores + at * length, blocks);
+    std::fill_n(summed, queries.count * DIM, 0.0f);
+    for (int64_t at = 0; at < queries.count; at++) softmax(scores + at * length, blocks);
     for (int64_t block = 0; block < blocks; block++)
         for (int64_t at = 0; at < queries.count; at += queries.each) {
             const int64_t key_head = queries.key_head(at);
@@ -132,16 +114,18 @@ void attend_part(const Attention &call, const Part &part, const Part *following)
             if (block + 1 < blocks)
                 ahead = part.ahead(values, block + 1, key_head, call);
             else if (following)
-                ahead = following->ahead(following->in<T>(call.keys, call), 0,
-                                         following->first + (key_head - part.first) % (following->last - following->first),
-                                         call);
-            mix<T, VECTORS, AT_ONCE>(mixed + at * DIM, values + block * LANES * row + key_head * DIM, row,
-                                     scores + at * length + block * LANES, length, queries.each, part.rows(block),
-                                     ahead);
+                ahead = following->ahead(
+                    following->in<T>(call.keys, call), 0,
+                    following->first + (key_head - part.first) % (following->last - following->first), call);
+            add_weighted<T, VECTORS, AT_ONCE>(summed + at * DIM, values + block * LANES * row + key_head * DIM, row,
+                                              scores + at * length + block * LANES, length, queries.each,
+                                              part.rows(block), ahead);
         }
-    for (int64_t at = 0; at < queries.count; at++)
-        Mixture<T, VECTORS>::finish(mixed + at * DIM, static_cast<T *>(call.out) +
-                                                          ((part.token + queries.token(at)) * call.heads + queries.head(at)) * DIM);
+    for (int64_t at = 0; at < queries.count; at++) {
+        const int64_t token = part.token + queries.token(at);
+        T *out = static_cast<T *>(call.out) + (token * call.heads + queries.head(at)) * DIM;
+        WeightedSum<T, VECTORS>::finish(summed + at * DIM, out);
+    }
 }
 
 // The step's keys or values go to their places.
@@ -198,21 +182,21 @@ void attend_all(const Attention &call) {
 template <typename T>
 int32_t attend(const Attention &call) {
     switch (call.dim) {
-        case 16: attend_all<T, 1>(call); return 0;
-        case 32: attend_all<T, 2>(call); return 0;
-        case 48: attend_all<T, 3>(call); return 0;
-        case 64: attend_all<T, 4>(call); return 0;
-        case 80: attend_all<T, 5>(call); return 0;
-        case 96: attend_all<T, 6>(call); return 0;
-        case 128: attend_all<T, 8>(call); return 0;
-        case 256: attend_all<T, 16>(call); return 0;
-        default: return 1;
+        case 16: attend_all<T, 1>(call); return DONE;
+        case 32: attend_all<T, 2>(call); return DONE;
+        case 48: attend_all<T, 3>(call); return DONE;
+        case 64: attend_all<T, 4>(call); return DONE;
+        case 80: attend_all<T, 5>(call); return DONE;
+        case 96: attend_all<T, 6>(call); return DONE;
+        case 128: attend_all<T, 8>(call); return DONE;
+        case 256: attend_all<T, 16>(call); return DONE;
+        default: return NO_CODE;
     }
 }
 
 }  // namespace
 
 // Write the step's keys and values into the cache, then let every token attend to its slot up to itself, to the last
-// `window` positions if that is not 0. 0, or 1 for a dim that there is no code for.
+// `window` positions if that is not 0.
 extern "C" int32_t attend_float32(const Attention *call) { return attend<float>(*call); }
 extern "C" int32_t attend_bfloat16(const Attention *call) { return attend<BFloat16>(*call); }

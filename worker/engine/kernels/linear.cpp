@@ -4,14 +4,8 @@
 // with few rows the time is that of reading the weight from memory once, with many that of multiplying. A row's sum
 // does not depend on other rows.
 
+#include "arguments.h"
 #include "panels.h"
-
-struct Linear {
-    const BFloat16 *x, *weight, *bias;  // [rows, in], packed, [outs] or null
-    BFloat16 *out;                      // [rows, outs]
-    int64_t rows, in, outs;
-    int32_t post, threads;
-};
 
 constexpr int ROWS = 8;
 
@@ -71,8 +65,8 @@ void tile(const Linear &call, int64_t row, int64_t panel, const char *fetch) {
     __m512 sums[N][VECTORS];
     for (int r = 0; r < N; r++)
         for (int v = 0; v < VECTORS; v++) sums[r][v] = _mm512_setzero_ps();
-    const BFloat16 *weight = call.weight + panel * call.in * WIDTH, *x = call.x + row * call.in;
-    for (int64_t k = 0; k < call.in; k += 2, weight += 2 * WIDTH, fetch += FETCHED * LINE) {
+    const BFloat16 *weight = call.weight + panel * call.inputs * WIDTH, *x = call.x + row * call.inputs;
+    for (int64_t k = 0; k < call.inputs; k += 2, weight += 2 * WIDTH, fetch += FETCHED * LINE) {
         __m512bh columns[VECTORS];
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++) columns[v] = pairs(weight + 2 * v * LANES);
@@ -80,7 +74,7 @@ void tile(const Linear &call, int64_t row, int64_t panel, const char *fetch) {
         for (int line = 0; line < FETCHED; line++) __builtin_prefetch(fetch + line * LINE);
 #pragma GCC unroll 8
         for (int r = 0; r < N; r++) {
-            const __m512bh inputs = spread(x + r * call.in + k);
+            const __m512bh inputs = spread(x + r * call.inputs + k);
 #pragma GCC unroll 8
             for (int v = 0; v < VECTORS; v++) sums[r][v] = _mm512_dpbf16_ps(sums[r][v], inputs, columns[v]);
         }
@@ -111,7 +105,7 @@ extern "C" int multiplies_bfloat16() { return 1; }
 extern "C" int32_t linear_bfloat16(const Linear *of) {
     const Linear &call = *of;
     const int64_t panels = (call.outs + WIDTH - 1) / WIDTH, blocks = (call.rows + ROWS - 1) / ROWS;
-    const int64_t bytes = call.in * WIDTH * sizeof(BFloat16), fetching = blocks < MOST ? blocks : MOST;
+    const int64_t bytes = call.inputs * WIDTH * sizeof(BFloat16), fetching = blocks < MOST ? blocks : MOST;
 #pragma omp parallel for schedule(static) num_threads(call.threads)
     for (int64_t panel = 0; panel < panels; panel++) {
         const char *start = reinterpret_cast<const char *>(call.weight) + panel * bytes;
@@ -125,13 +119,13 @@ extern "C" int32_t linear_bfloat16(const Linear *of) {
                 rows_by_panel<0>(call, row, count, panel, start);
         }
     }
-    return 0;
+    return DONE;
 }
 
 #else
 
 extern "C" int multiplies_bfloat16() { return 0; }
-extern "C" int32_t linear_bfloat16(const Linear *) { return 1; }
+extern "C" int32_t linear_bfloat16(const Linear *) { return NO_CODE; }
 
 #endif
 

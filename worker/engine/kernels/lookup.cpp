@@ -2,35 +2,27 @@
 
 #include <atomic>
 
+#include "arguments.h"
 #include "panels.h"
-
-struct Lookup {
-    const char *table;   // [known, width], or a packed weight
-    const int64_t *ids;  // [rows]
-    char *out;           // [rows, width]
-    int64_t rows, known, width;
-    int32_t size, threads;  // bytes of a number
-};
 
 namespace {
 
 template <typename Copy>
 int32_t look_up(const Lookup &call, Copy copy) {
-    std::atomic<int32_t> missing{0};
+    std::atomic<int32_t> outcome{DONE};
 #pragma omp parallel for schedule(static) num_threads(call.threads)
     for (int64_t row = 0; row < call.rows; row++) {
         const int64_t id = call.ids[row];
         if (id < 0 || id >= call.known)
-            missing = 1;
+            outcome = NO_SUCH_ROW;
         else
             copy(id, call.out + row * call.width * call.size);
     }
-    return missing;
+    return outcome;
 }
 
 }  // namespace
 
-// 0, or 1 where a number is beyond the table.
 extern "C" int32_t lookup(const Lookup *of) {
     const int64_t bytes = of->width * of->size;
     return look_up(*of, [=](int64_t id, char *to) { std::memcpy(to, of->table + id * bytes, bytes); });

@@ -2,32 +2,28 @@
 
 #include <cmath>
 
-#include "vectors.h"
+#include "arguments.h"
 
-struct Norm {
-    const BFloat16 *one, *other, *weight, *bias;  // [rows, width] twice, [width] twice; other and bias may be null
-    BFloat16 *sum, *normed;                       // [rows, width]
-    int64_t rows, width;
-    float epsilon;
-    int32_t threads;
-};
+namespace {
 
 // `width` is a multiple of the lanes. As torch does, the norm is that of the rounded sum, computed in float; without a
 // bias it is the root-mean-square norm, whose models round before they weigh.
-extern "C" int32_t norm_bfloat16(const Norm *of) {
-    const Norm &call = *of;
+template <typename T>
+int32_t norm(const Norm &call) {
+    const T *weight = static_cast<const T *>(call.weight), *bias = static_cast<const T *>(call.bias);
 #pragma omp parallel for schedule(static) num_threads(call.threads)
     for (int64_t row = 0; row < call.rows; row++) {
         const int64_t start = row * call.width;
-        const BFloat16 *x = call.one + start;
-        BFloat16 *normed = call.normed + start;
+        const T *x = static_cast<const T *>(call.one) + start;
+        T *normed = static_cast<T *>(call.normed) + start;
         if (call.other) {
-            for (int64_t at = 0; at < call.width; at += LANES)
-                store(call.sum + start + at, load(x + at) + load(call.other + start + at));
-            x = call.sum + start;
+            const T *other = static_cast<const T *>(call.other) + start;
+            T *total = static_cast<T *>(call.sum) + start;
+            for (int64_t at = 0; at < call.width; at += LANES) store(total + at, load(x + at) + load(other + at));
+            x = total;
         }
         float mean = 0;
-        if (call.bias) {
+        if (bias) {
             Vector total = {};
             for (int64_t at = 0; at < call.width; at += LANES) total += load(x + at);
             mean = sum(total) / static_cast<float>(call.width);
@@ -38,12 +34,17 @@ extern "C" int32_t norm_bfloat16(const Norm *of) {
             squares += distance * distance;
         }
         const float scale = 1.0f / std::sqrt(sum(squares) / static_cast<float>(call.width) + call.epsilon);
-        if (call.bias)
+        if (bias)
             for (int64_t at = 0; at < call.width; at += LANES)
-                store(normed + at, (load(x + at) - mean) * scale * load(call.weight + at) + load(call.bias + at));
+                store(normed + at, (load(x + at) - mean) * scale * load(weight + at) + load(bias + at));
         else
             for (int64_t at = 0; at < call.width; at += LANES)
-                store(normed + at, rounded(load(x + at) * scale) * load(call.weight + at));
+                store(normed + at, rounded<T>(load(x + at) * scale) * load(weight + at));
     }
-    return 0;
+    return DONE;
 }
+
+}  // namespace
+
+extern "C" int32_t norm_float32(const Norm *call) { return norm<float>(*call); }
+extern "C" int32_t norm_bfloat16(const Norm *call) { return norm<BFloat16>(*call); }

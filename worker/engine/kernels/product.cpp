@@ -2,21 +2,23 @@
 
 #include <algorithm>
 
-#include "vectors.h"
+#include "arguments.h"
 
-struct Product {
-    const BFloat16 *one, *other;
-    BFloat16 *out;
-    int64_t count;
-    int32_t threads;
-};
+namespace {
 
-extern "C" int32_t product_bfloat16(const Product *of) {
-    const Product &call = *of;
+template <typename T>
+int32_t product(const Product &call) {
+    const T *one = static_cast<const T *>(call.one), *other = static_cast<const T *>(call.other);
+    T *out = static_cast<T *>(call.out);
 #pragma omp parallel for schedule(static) num_threads(call.threads)
     for (int64_t at = 0; at < call.count; at += LANES) {
         const int count = static_cast<int>(std::min<int64_t>(LANES, call.count - at));
-        store_some(call.out + at, load_some(call.one + at, count) * load_some(call.other + at, count), count);
+        store_some(out + at, load_some(one + at, count) * load_some(other + at, count), count);
     }
-    return 0;
+    return DONE;
 }
+
+}  // namespace
+
+extern "C" int32_t product_float32(const Product *call) { return product<float>(*call); }
+extern "C" int32_t product_bfloat16(const Product *call) { return product<BFloat16>(*call); }

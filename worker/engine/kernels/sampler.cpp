@@ -9,15 +9,7 @@
 #include <limits>
 #include <vector>
 
-#include "vectors.h"
-
-struct Draw {
-    const int32_t *tokens;  // read so far; null where neither penalty nor n-gram asks for them
-    int64_t count;
-    uint64_t seed, position;
-    float temperature, top_p, penalty;
-    int32_t top_k, ngram, wants_logprob;
-};
+#include "arguments.h"
 
 namespace {
 
@@ -58,7 +50,7 @@ class Sampler {
     explicit Sampler(int64_t vocabulary) : vocabulary_(vocabulary) {}
 
     template <typename T>
-    int32_t sample(const T *logits, const Draw &draw, float *logprob) {
+    int32_t sample(const T *logits, const DrawRow &draw, float *logprob) {
         if (!draw.tokens && draw.temperature == 0 && !draw.wants_logprob) return most_likely(logits);
         widen(logits);
         const float normalizer = draw.wants_logprob ? log_sum() : 0;
@@ -123,7 +115,7 @@ class Sampler {
         return top + static_cast<float>(std::log(total));
     }
 
-    void look_back(const Draw &draw) {
+    void look_back(const DrawRow &draw) {
         if (!draw.tokens) return;
         if (draw.penalty != 1.0f) {
             seen_.assign(draw.tokens, draw.tokens + draw.count);
@@ -157,7 +149,7 @@ class Sampler {
         return true;
     }
 
-    int32_t draw_one(const Draw &draw, float best) {
+    int32_t draw_one(const DrawRow &draw, float best) {
         // The best weighs 1; tokens that would weigh less than e^-87 count for nothing.
         const float heat = 1.0f / draw.temperature;
         double total = 0;
@@ -277,8 +269,8 @@ class Sampler {
 };
 
 template <typename T>
-void sample_all(const T *logits, int64_t rows, int64_t vocabulary, const Draw *draws, int32_t *tokens, float *logprobs,
-                int32_t threads) {
+void sample_all(const T *logits, int64_t rows, int64_t vocabulary, const DrawRow *draws, int32_t *tokens,
+                float *logprobs, int32_t threads) {
 #pragma omp parallel num_threads(threads)
     {
         Sampler sampler(vocabulary);
@@ -292,11 +284,11 @@ void sample_all(const T *logits, int64_t rows, int64_t vocabulary, const Draw *d
 
 // One token for each row of `logits` [rows, vocabulary], -1 where no choice is possible; its log-probability under the
 // model alone, where the row asks for it.
-extern "C" void sample_float32(const float *logits, int64_t rows, int64_t vocabulary, const Draw *draws, int32_t *tokens,
-                               float *logprobs, int32_t threads) {
+extern "C" void sample_float32(const float *logits, int64_t rows, int64_t vocabulary, const DrawRow *draws,
+                               int32_t *tokens, float *logprobs, int32_t threads) {
     sample_all(logits, rows, vocabulary, draws, tokens, logprobs, threads);
 }
-extern "C" void sample_bfloat16(const BFloat16 *logits, int64_t rows, int64_t vocabulary, const Draw *draws,
+extern "C" void sample_bfloat16(const BFloat16 *logits, int64_t rows, int64_t vocabulary, const DrawRow *draws,
                                 int32_t *tokens, float *logprobs, int32_t threads) {
     sample_all(logits, rows, vocabulary, draws, tokens, logprobs, threads);
 }

@@ -21,6 +21,9 @@ struct BFloat16 {
     uint16_t bits;
 };
 
+// What a kernel returns.
+enum Outcome : int32_t { DONE, NO_SUCH_ROW, NO_CODE };
+
 inline Vector all(float value) { return Vector{} + value; }
 
 inline Vector load(const float *from) {
@@ -61,9 +64,10 @@ inline void store(BFloat16 *to, Vector value) {
 #endif
 }
 
-// What is left of a number that is stored in half as many bits.
+// What is left of a number that is stored as a T.
+template <typename T>
 inline Vector rounded(Vector value) {
-    BFloat16 lanes[LANES];
+    T lanes[LANES];
     store(lanes, value);
     return load(lanes);
 }

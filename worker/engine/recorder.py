@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from worker.engine.codegen import METHODS, CodeGenerator
 from worker.engine.fusions import fuse
 from worker.engine.native import Native
 from worker.engine.tracer import Program, Recorded, shape, trace
-from worker.engine.writer import METHODS, Writer
 
 _aten = torch.ops.aten
 # What only looks at a tensor's memory in another way, or at none.
@@ -59,8 +59,9 @@ def record(
     """
     recorded = trace(forward, device)
     for copied in recorded.graph.find_nodes(op="call_function", target=_aten.clone.default):
-        # Nothing recorded is changed in place, so a copy is as good as its source.
-        copied.replace_all_uses_with(copied.args[0])
+        # Nothing recorded is changed in place, so a copy is as good as its source if that can be viewed like it.
+        if _can_be_viewed_like(copied.args[0].meta["val"], copied):
+            copied.replace_all_uses_with(copied.args[0])
     for view in recorded.graph.find_nodes(op="call_function", target=_aten.view.default):
         if shape(view) == shape(view.args[0]):
             view.replace_all_uses_with(view.args[0])
@@ -72,7 +73,23 @@ def record(
     only_kernels = native is not None and all(
         node.op != "call_function" or node.target in kernels for node in recorded.graph.nodes
     )
-    return Recording(Writer(recorded, {**METHODS, **computed_by}).function(), only_kernels)
+    return Recording(CodeGenerator(recorded, {**METHODS, **computed_by}).function(), only_kernels)
+
+
+def _can_be_viewed_like(source: Any, copied: fx.Node) -> bool:
+    """Whether ``source``, whose strides may be others, allows each view of ``copied``, and each view of that."""
+    for user in copied.users:
+        view: Any = user.target
+        if view not in VIEWS:
+            continue
+        args = [source if each is copied else each for each in user.args]
+        try:
+            viewed = source.view(user.meta["val"].shape) if view is _aten.view.default else view(*args, **user.kwargs)
+        except (RuntimeError, TypeError):
+            return False
+        if not _can_be_viewed_like(viewed, user):
+            return False
+    return True
 
 
 def _keep_early(recorded: Recorded) -> None:

@@ -36,7 +36,7 @@ class Group:
 
 
 @dataclass
-class Layout:
+class BatchMetadata:
     """Which tokens of a step belong to which slot and position. Tokens after the last span belong to nobody."""
 
     spans: Sequence[Span]

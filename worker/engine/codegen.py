@@ -1,4 +1,4 @@
-"""A graph as the text of a Python function."""
+"""Generates the text of a Python function from a graph."""
 
 import math
 import operator
@@ -26,8 +26,8 @@ METHODS: dict[Any, Callable[..., Any]] = {
 }
 
 
-class Writer:
-    """Writes a graph as the text of a Python function, a line an operator."""
+class CodeGenerator:
+    """Generates one line of Python for each operator of a graph."""
 
     def __init__(self, recorded: Recorded, computed_by: Mapping[Any, Callable[..., Any]]):
         self._recorded = recorded

@@ -1,6 +1,8 @@
-"""What the kernels are called with, as their sources say it in C++. A tensor is where it begins."""
+"""What the kernels are called with: the structs of kernels/arguments.h again. A tensor is where it begins."""
 
 import ctypes
+
+from tasks.errors import ConfigurationError
 
 Pointer, Long, Int = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
 
@@ -80,3 +82,42 @@ class DrawRow(ctypes.Structure):
         *((name, ctypes.c_float) for name in ("temperature", "top_p", "penalty")),
         *((name, Int) for name in ("top_k", "ngram", "wants_logprob")),
     )
+
+
+class Field(ctypes.Structure):
+    """Where the library says that a field lies, in bytes; one without a name stands for its whole struct."""
+
+    _fields_ = (("of", ctypes.c_char_p), ("name", ctypes.c_char_p), ("offset", Long), ("size", Long))
+
+
+STRUCTURES = (Strides, Attention, Linear, Norm, Rotation, Product, Lookup, DrawRow, Step)
+
+
+Places = dict[tuple[str, str], tuple[int, int]]  # offset and size by struct and field
+
+
+def check(library: ctypes.CDLL) -> None:
+    """Compare each struct with the library's own. Raises `ConfigurationError` that names every difference."""
+    library.argument_fields.restype = ctypes.POINTER(Field)
+    count = Long()
+    fields = library.argument_fields(ctypes.byref(count))
+    theirs: Places = {(f.of.decode(), f.name.decode()): (f.offset, f.size) for f in fields[: count.value]}
+    ours: Places = {(s.__name__, ""): (0, ctypes.sizeof(s)) for s in STRUCTURES}
+    for structure in STRUCTURES:
+        for name in (each[0] for each in structure._fields_):
+            field = getattr(structure, name)
+            ours[structure.__name__, name] = field.offset, field.size
+    differences = [
+        f"{'.'.join(filter(None, key))} is {_place(theirs.get(key))} there and {_place(ours.get(key))} here"
+        for key in sorted(theirs.keys() | ours.keys())
+        if theirs.get(key) != ours.get(key)
+    ]
+    if differences:
+        raise ConfigurationError(
+            f"The kernels take other arguments than worker/engine passes: {'; '.join(differences)}. "
+            "Use sources of one version: install Touchstone anew."
+        )
+
+
+def _place(place: tuple[int, int] | None) -> str:
+    return "nowhere" if place is None else f"{place[1]} bytes at {place[0]}"

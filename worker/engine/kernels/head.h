@@ -73,7 +73,7 @@ struct Ahead {
 // Where sums of weighted values grow, N at once over the same values: [N, dim] floats, in the order that `finish`
 // undoes. Weights are [N, length].
 template <typename T, int VECTORS, typename = void>
-struct Mixture {
+struct WeightedSum {
     template <int N>
     static void add(float *to, const T *values, int64_t row, const float *weights, int64_t length, int count,
                     const Ahead<T> &ahead) {
@@ -97,7 +97,7 @@ struct Mixture {
 
 // Two neighbours are taken apart by a shift and a mask, which is half the work of widening each.
 template <int VECTORS>
-struct Mixture<BFloat16, VECTORS, std::enable_if_t<VECTORS % 2 == 0>> {
+struct WeightedSum<BFloat16, VECTORS, std::enable_if_t<VECTORS % 2 == 0>> {
     template <int N>
     static void add(float *to, const BFloat16 *values, int64_t row, const float *weights, int64_t length, int count,
                     const Ahead<BFloat16> &ahead) {
@@ -137,7 +137,7 @@ struct Mixture<BFloat16, VECTORS, std::enable_if_t<VECTORS % 2 == 0>> {
 };
 
 // Scores to weights that add up to 1.
-inline void soften(float *scores, int64_t blocks) {
+inline void softmax(float *scores, int64_t blocks) {
     Vector most = load(scores);
     for (int64_t block = 1; block < blocks; block++) {
         const Vector found = load(scores + block * LANES);
