@@ -16,6 +16,7 @@ from tasks.sampling import Sampling
 from tasks.states import FinishReason
 from tests.engine.tiny import (
     ALPHABET,
+    CAPPED,
     CONFIGS,
     CONTEXT,
     byte_tokenizer,
@@ -90,6 +91,15 @@ def test_greedy_text_is_that_of_generate(
         else:
             assert result.text == expected
         assert result.prompt_tokens == len(prompt)
+
+
+@pytest.mark.parametrize("kind", sorted(CAPPED))
+@pytest.mark.parametrize("kernels", [None, pytest.param("native", marks=pytest.mark.needs())])
+def test_capped_scores_give_the_text_of_generate(kind: str, kernels: str | None) -> None:
+    engine = make_engine(kind, native=native.load() if kernels else None)
+    prompts = ("春夏秋冬abc", "z", "夏" * 20, "春夏" * 12 + "x", "ab")
+    results = run(engine, [Request(prompt, prompt, Sampling(30, 0.0)) for prompt in prompts])
+    assert {prompt: results[prompt].text for prompt in prompts} == {p: expect(kind, p, 30) for p in prompts}
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
