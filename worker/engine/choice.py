@@ -110,7 +110,7 @@ def _changing_positions(model: Any, max_context: int) -> str | None:
             if length < max_context:
                 return (
                     f"its positions change where a text grows beyond {length} tokens ({kind}); "
-                    f"with max_context = {length} or less it is not slow"
+                    f"with max_context = {length} or less the engine runs it"
                 )
     return None
 
