@@ -75,7 +75,9 @@ def test_asking_changes_no_bit_of_a_model(name: str) -> None:
 @pytest.mark.parametrize(("context", "fits"), [(16, True), (17, False)])
 def test_positions_that_change_are_no_matter_in_a_context_that_they_do_not_change_in(context: int, fits: bool) -> None:
     for name in ("phi3_long", "dynamic"):
-        assert (why_not_continuous(copy.deepcopy(reference_model(name)), context) is None) == fits
+        chosen = choose(name, max_context=context)
+        assert (chosen.kind is EngineKind.CONTINUOUS) == fits
+        assert answer(chosen.engine) == expect(name, TEXT, context - len(TEXT))
 
 
 def test_a_window_that_no_text_fills_is_no_matter() -> None:

@@ -10,12 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from tasks.sampling import Sampling
 from tasks.states import FinishReason
 from tests.engine.tiny import (
     ALPHABET,
+    CAPPED,
     CONFIGS,
     CONTEXT,
     byte_tokenizer,
@@ -90,6 +91,15 @@ def test_greedy_text_is_that_of_generate(
         else:
             assert result.text == expected
         assert result.prompt_tokens == len(prompt)
+
+
+@pytest.mark.parametrize("kind", sorted(CAPPED))
+@pytest.mark.parametrize("kernels", [None, pytest.param("native", marks=pytest.mark.needs())])
+def test_capped_scores_give_the_text_of_generate(kind: str, kernels: str | None) -> None:
+    engine = make_engine(kind, native=native.load() if kernels else None)
+    prompts = ("春夏秋冬abc", "z", "夏" * 20, "春夏" * 12 + "x", "ab")
+    results = run(engine, [Request(prompt, prompt, Sampling(30, 0.0)) for prompt in prompts])
+    assert {prompt: results[prompt].text for prompt in prompts} == {p: expect(kind, p, 30) for p in prompts}
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
@@ -168,37 +178,6 @@ def test_an_impossible_prompt_is_a_clear_error(engine: ContinuousEngine, kind: s
     results = run(engine, [Request("bad", prompt, Sampling(4, 0.0)), Request("good", "ab", Sampling(4, 0.0))])
     assert results["bad"].finish_reason is FinishReason.ERROR and words in (results["bad"].error or "")
     assert results["good"].text == expect(kind, "ab", 4)
-
-
-def test_a_prompt_may_be_token_ids(engine: ContinuousEngine, kind: str) -> None:
-    tokens = tuple(character_tokenizer()("春夏abc")["input_ids"])
-    results = run(engine, [Request("ids", tokens, Sampling(9, 0.0)), Request("text", "春夏abc", Sampling(9, 0.0))])
-    assert results["ids"].text == results["text"].text == expect(kind, "春夏abc", 9)
-    assert results["ids"].prompt_tokens == len(tokens)
-
-
-def test_token_ids_are_not_tokenized(gpt2: ContinuousEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PreTrainedTokenizerFast, "__call__", lambda *_, **__: pytest.fail("a tokenizer was called"))
-    end = 1  # an end token within a prompt is one like any other
-    result = run(gpt2, [Request("ids", (3, end, 5), Sampling(4, 0.0))])["ids"]
-    assert result.error is None and result.prompt_tokens == 3
-
-
-@pytest.mark.parametrize(("tokens", "words"), [((), "no token"), ((3, -1), "token -1"), ((3, 999), "token 999")])
-def test_impossible_token_ids_are_a_clear_error(gpt2: ContinuousEngine, tokens: tuple[int, ...], words: str) -> None:
-    results = run(gpt2, [Request("bad", tokens, Sampling(4, 0.0)), Request("good", "ab", Sampling(4, 0.0))])
-    assert results["bad"].finish_reason is FinishReason.ERROR and words in (results["bad"].error or "")
-    assert results["good"].text == expect("gpt2", "ab", 4)
-
-
-def test_stop_tokens_end_a_text_beside_the_model_s_own() -> None:
-    plain = make_engine("gpt2")
-    whole = run(plain, [Request("x", "ab", Sampling(12, 0.0))])["x"].text
-    tokens = character_tokenizer()(whole)["input_ids"]
-    engine = make_engine("gpt2", stop_tokens=[tokens[4]])
-    assert engine.ends == plain.ends | {tokens[4]} and plain.ends
-    result = run(engine, [Request("x", "ab", Sampling(12, 0.0))])["x"]
-    assert (result.text, result.finish_reason) == (whole[: tokens.index(tokens[4])], FinishReason.STOP)
 
 
 def test_the_context_ends_a_completion(endless: ContinuousEngine) -> None:

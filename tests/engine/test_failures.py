@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, GPTJConfig
+from transformers import AutoModelForCausalLM, BloomConfig, GPTJConfig, GptOssConfig
 
 from tasks.errors import ModelError
 from tasks.sampling import Sampling
@@ -126,8 +126,18 @@ def test_text_that_cannot_be_decoded_at_the_end_is_one_request_s_error(
             "computes something else on the engine than by itself",
         ),
         (
-            Gemma2Config(vocab_size=33, hidden_size=32, intermediate_size=48, num_hidden_layers=2, head_dim=16),
-            "soft capping",
+            GptOssConfig(
+                vocab_size=33,
+                hidden_size=32,
+                intermediate_size=48,
+                num_hidden_layers=2,
+                num_local_experts=2,
+                num_experts_per_tok=1,
+                num_attention_heads=2,
+                num_key_value_heads=2,
+                head_dim=16,
+            ),
+            "sinks or position bias",
         ),
     ],
     ids=lambda value: type(value).__name__,

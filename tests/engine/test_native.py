@@ -101,6 +101,7 @@ steps = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 70)), min_size=1, m
     heads=st.sampled_from([(1, 1), (4, 2), (6, 2), (3, 3)]),
     dim=st.sampled_from(sorted(native.DIMS)),
     window=st.sampled_from([0, 1, 9, 40]),
+    softcap=st.sampled_from([0.0, 0.5, 50.0]),
     dtype=st.sampled_from(list(CLOSE)),
 )
 @hypothesis_settings(max_examples=60, deadline=None)
@@ -110,6 +111,7 @@ def test_attention_is_that_of_torch(
     heads: tuple[int, int],
     dim: int,
     window: int,
+    softcap: float,
     dtype: torch.dtype,
 ) -> None:
     """Each slot reads some tokens after those it has; each token sees its slot up to itself, or a window of it."""
@@ -127,14 +129,15 @@ def test_attention_is_that_of_torch(
         expected_keys[slot, position] = key[:, token]
         expected_values[slot, position] = value[:, token]
     places = (torch.tensor(slots, dtype=torch.int32), torch.tensor(positions, dtype=torch.int32))
-    out = kernels.attend(query, key, value, keys, values, *places, dim**-0.5, window)
+    out = kernels.attend(query, key, value, keys, values, *places, dim**-0.5, window, softcap)
     assert torch.equal(keys, expected_keys) and torch.equal(values, expected_values)
     for token, (slot, position) in enumerate(zip(slots, positions, strict=True)):
         first = max(0, position + 1 - window) if window else 0
         seen = [states[slot, first : position + 1].transpose(0, 1).float() for states in (keys, values)]
-        expected = nn.functional.scaled_dot_product_attention(
-            query[:, token, None].float(), *(each.repeat_interleave(heads[0] // heads[1], 0) for each in seen)
-        )
+        key_seen, value_seen = (each.repeat_interleave(heads[0] // heads[1], 0) for each in seen)
+        scores = query[:, token, None].float() @ key_seen.transpose(1, 2) * dim**-0.5
+        scores = softcap * torch.tanh(scores / softcap) if softcap else scores
+        expected = torch.softmax(scores, -1) @ value_seen
         assert (out[token].float() - expected[:, 0]).abs().max() <= CLOSE[dtype] * expected.abs().max().clamp(min=1)
 
 

@@ -11,6 +11,7 @@ from transformers import (
     AutoModelForCausalLM,
     Cohere2Config,
     Ernie4_5Config,
+    Gemma2Config,
     Glm4Config,
     GPT2Config,
     GPTNeoXConfig,
@@ -46,13 +47,26 @@ INTERLEAVED = {
     "glm4": Glm4Config(**GROUPED, head_dim=16, **SHAPE),
     "ernie4_5": Ernie4_5Config(**GROUPED, head_dim=16, **SHAPE),
 }
+# Scores and logits are capped low enough to matter; every other layer sees a window.
+CAPPED = {
+    "gemma2": Gemma2Config(
+        **GROUPED,
+        head_dim=16,
+        sliding_window=9,
+        attn_logit_softcapping=2.0,
+        final_logit_softcapping=30.0,
+        query_pre_attn_scalar=16,
+        **SHAPE,
+    ),
+    "gemma2_narrow": Gemma2Config(**GROUPED, head_dim=8, sliding_window=9, attn_logit_softcapping=2.0, **SHAPE),
+}
 
 
 @cache
 def reference_model(name: str) -> Any:
-    """A model of a kind in ``CONFIGS`` or ``INTERLEAVED`` with large random weights: no two tokens are alike likely."""
+    """A model of a kind in these tables with large random weights, so that no two tokens are nearly as likely."""
     torch.manual_seed(7)
-    model = AutoModelForCausalLM.from_config((CONFIGS | INTERLEAVED)[name]).eval()
+    model = AutoModelForCausalLM.from_config((CONFIGS | INTERLEAVED | CAPPED)[name]).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:

@@ -16,7 +16,7 @@ class Attention(ctypes.Structure):
         *((name, Pointer) for name in ("query", "key", "value", "out", "keys", "values", "slots", "positions")),
         *((name, Long) for name in ("tokens", "heads", "key_heads", "capacity", "dim", "window")),
         *((name, Strides) for name in ("of_query", "of_key", "of_value")),
-        ("scale", ctypes.c_float),
+        *((name, ctypes.c_float) for name in ("scale", "softcap")),
         ("threads", Int),
     )
 

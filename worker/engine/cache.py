@@ -72,17 +72,20 @@ class SlotCache:
             self._layers[layer] = (made[0], made[1])
         return self._layers[layer]
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float, window: int) -> Tensor:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float, window: int, softcap: float
+    ) -> Tensor:
         """Attention of the step's tokens, each over its own slot up to itself: ``[1, tokens, query_heads, head_dim]``.
 
         ``query`` ``[1, query_heads, tokens, head_dim]``, ``key`` and ``value`` ``[1, heads, tokens, head_dim]``. Only
-        the last ``window`` positions are seen, if it is not 0.
+        the last ``window`` positions are seen, if it is not 0. A ``softcap`` that is not 0 bounds the scores: they
+        become ``softcap * tanh(score / softcap)``.
         """
         batch = self.batch
         native = self.kernel(query, key, value)
         if native is not None:
             places = (*self.layer(layer, key, value), batch.slots, batch.positions)
-            return native.attend(query[0], key[0], value[0], *places, scale, window)[None]
+            return native.attend(query[0], key[0], value[0], *places, scale, window, softcap)[None]
         self.attends_by_token = False
         keys, values = self.write(layer, key, value)
         queries = query[0].transpose(0, 1)
@@ -90,10 +93,10 @@ class SlotCache:
         windowed = window > 0 and any(span.length > window for span in batch.spans)
         if not windowed:
             for group in batch.groups(2 * keys.shape[2] * keys.shape[3] * keys.element_size()):
-                _attend_singly(group, queries, keys, values, out, scale)
+                _attend_singly(group, queries, keys, values, out, scale, softcap)
         for span in batch.spans:
             if windowed or span.count > 1:
-                _attend_span(span, queries, keys, values, out, scale, window)
+                _attend_span(span, queries, keys, values, out, scale, window, softcap)
         return out.unsqueeze(0)
 
     def kernel(self, query: Tensor, key: Tensor, value: Tensor) -> Native | None:
@@ -155,37 +158,41 @@ def attend(
 
     Raises `NotImplementedError` for a kind of attention that the engine does not know.
     """
-    if softcap is not None or s_aux is not None or position_bias is not None:
-        raise NotImplementedError("attention with soft capping, sinks or position bias")
+    if s_aux is not None or position_bias is not None:
+        raise NotImplementedError("attention with sinks or position bias")
     compute = attention if slot_cache is None else slot_cache.attend
     scale = float(key.shape[3]) ** -0.5 if scaling is None else float(scaling)
-    return compute(query, key, value, int(module.layer_idx), scale, sliding_window or 0), None  # type: ignore[arg-type]
+    return compute(query, key, value, int(module.layer_idx), scale, sliding_window or 0, softcap or 0.0), None  # type: ignore[arg-type]
 
 
 @torch.library.custom_op("touchstone::attention", mutates_args=())
-def attention(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float, window: int) -> Tensor:
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float, window: int, softcap: float
+) -> Tensor:
     """Stands for `SlotCache.attend` where a model is recorded; never computed."""
     raise NotImplementedError("attention without a cache")
 
 
 @attention.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float, window: int) -> Tensor:
+def _(query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float, window: int, softcap: float) -> Tensor:
     return query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
 
 
-def _attend_singly(group: Group, queries: Tensor, keys: Tensor, values: Tensor, out: Tensor, scale: float) -> None:
+def _attend_singly(
+    group: Group, queries: Tensor, keys: Tensor, values: Tensor, out: Tensor, scale: float, softcap: float
+) -> None:
     """One token a slot. Query heads that share a key head are taken as its queries, so that keys are read once."""
     count, longest = len(group.lengths), max(group.lengths)
     tokens, slots = slice(group.first, group.first + count), slice(group.slot, group.slot + count)
     query = queries[tokens].reshape(count, keys.shape[2], -1, keys.shape[3]).to(keys.dtype)
     mask = None if group.mask is None else group.mask.to(keys.dtype)
     key, value = (states[slots, :longest].transpose(1, 2) for states in (keys, values))
-    seen = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+    seen = _attend(query, key, value, mask, scale, softcap)
     out[tokens] = seen.reshape(count, -1, values.shape[3])
 
 
 def _attend_span(
-    span: Span, queries: Tensor, keys: Tensor, values: Tensor, out: Tensor, scale: float, window: int
+    span: Span, queries: Tensor, keys: Tensor, values: Tensor, out: Tensor, scale: float, window: int, softcap: float
 ) -> None:
     """Some tokens of one slot, each over the positions up to its own, the last ``window`` of them if it is not 0."""
     heads = keys.shape[2]
@@ -195,7 +202,7 @@ def _attend_span(
     key, value = (states[span.slot, low : span.length].transpose(0, 1) for states in (keys, values))
     shares = queries.shape[1] // heads
     query = queries[tokens].transpose(0, 1).to(keys.dtype)
-    plain = shares == 1 and start == 0 and (window == 0 or span.length <= window)
+    plain = shares == 1 and start == 0 and (window == 0 or span.length <= window) and softcap == 0
     mask = None
     if not plain:
         own = torch.arange(start, span.length, device=keys.device)[:, None]
@@ -203,10 +210,25 @@ def _attend_span(
         seen = other <= own if window == 0 else (other <= own) & (other > own - window)
         mask = torch.zeros(seen.shape, dtype=keys.dtype, device=keys.device).masked_fill_(~seen, float("-inf"))
         mask = mask.repeat(shares, 1)
-    made = scaled_dot_product_attention(
-        query.reshape(1, heads, -1, keys.shape[3]), key[None], value[None], attn_mask=mask, is_causal=plain, scale=scale
-    )
+    shared = query.reshape(1, heads, -1, keys.shape[3])
+    made = _attend(shared, key[None], value[None], mask, scale, softcap, is_causal=plain)
     out[tokens] = made.reshape(queries.shape[1], span.count, -1).transpose(0, 1)
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    softcap: float,
+    is_causal: bool = False,
+) -> Tensor:
+    """Torch's attention, which knows no soft capping: with one, step by step and without ``is_causal``."""
+    if softcap == 0:
+        return scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=is_causal, scale=scale)
+    scores = softcap * torch.tanh(query @ key.transpose(-1, -2) * scale / softcap)
+    return torch.softmax(scores if mask is None else scores + mask, -1) @ value
 
 
 AttentionInterface.register(ATTENTION, attend)

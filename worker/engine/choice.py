@@ -110,7 +110,7 @@ def _changing_positions(model: Any, max_context: int) -> str | None:
             if length < max_context:
                 return (
                     f"its positions change where a text grows beyond {length} tokens ({kind}); "
-                    f"with max_context = {length} or less it is not slow"
+                    f"with max_context = {length} or less the engine runs it"
                 )
     return None
 
@@ -157,9 +157,11 @@ class _WatchedCache(SlotCache):
         super().__init__(slots, max_context, native)
         self.windows: set[int] = set()
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float, window: int) -> Tensor:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float, window: int, softcap: float
+    ) -> Tensor:
         self.windows.add(window)
-        return super().attend(query, key, value, layer, scale, window)
+        return super().attend(query, key, value, layer, scale, window, softcap)
 
 
 def _trial_tokens(model: Any, max_context: int) -> Tensor:

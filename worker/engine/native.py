@@ -53,12 +53,13 @@ class Native:
         positions: Tensor,
         scale: float,
         window: int,
+        softcap: float = 0.0,
     ) -> Tensor:
         """Write the tokens' keys and values, then attend; returns ``[tokens, query_heads, dim]``.
 
         ``query`` ``[query_heads, tokens, dim]``, ``key`` and ``value`` ``[heads, tokens, dim]`` with any strides but
         the last; the cache ``[slots, capacity, heads, dim]``; ``slots`` and ``positions`` ``[tokens]`` int32.
-        ``window`` 0 is none. Tokens beyond those of ``slots`` belong to nobody; their outcome is 0.
+        ``window`` and ``softcap`` 0 are none. Tokens beyond those of ``slots`` belong to nobody; their outcome is 0.
         """
         heads, rows, dim = query.shape
         tokens = len(slots)
@@ -69,7 +70,7 @@ class Native:
             *(each.data_ptr() for each in (query, key, value, out, keys, values, slots, positions)),
             *(tokens, heads, key.shape[0], keys.shape[1], dim, window),
             *(arguments.Strides(each.stride(1), each.stride(0)) for each in (query, key, value)),
-            scale,
+            *(scale, softcap),
             torch.get_num_threads(),
         )
         self._make(self._kernels["attend", query.dtype], call)

@@ -16,7 +16,7 @@ struct Attention {
     const int32_t *slots, *positions;  // [tokens]
     int64_t tokens, heads, key_heads, capacity, dim, window;
     Strides of_query, of_key, of_value;
-    float scale;
+    float scale, softcap;  // softcap 0 is none
     int32_t threads;
 };
 

@@ -99,7 +99,8 @@ void attend_part(const Attention &call, const Part &part, const Part *following)
                 products[i] = query * (keys + offsets[i] + key_head * DIM);
                 ahead.template fetch<DIM>(i);
             }
-            const Vector found = sums(products) * call.scale;
+            Vector found = sums(products) * call.scale;
+            if (call.softcap) found = capped(found, call.softcap);
             const int64_t seen = part.count - (part.tokens - 1 - token) - block * LANES;
             const Integers is_seen = ORDER < static_cast<int32_t>(std::clamp<int64_t>(seen, 0, LANES));
             store(scores + at * length + block * LANES, is_seen ? found : all(LEAST));

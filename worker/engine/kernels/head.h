@@ -136,6 +136,17 @@ struct WeightedSum<BFloat16, VECTORS, std::enable_if_t<VECTORS % 2 == 0>> {
     }
 };
 
+// cap * tanh(x / cap). Near 0 by a series, as a difference of numbers near 1 would lose digits there.
+inline Vector capped(Vector x, float cap) {
+    const Vector y = x / cap, square = y * y;
+    Vector series = all(62.0f / 2835.0f);
+    series = series * square - 17.0f / 315.0f;
+    series = series * square + 2.0f / 15.0f;
+    series = series * square - 1.0f / 3.0f;
+    series = (series * square + 1.0f) * y;
+    return cap * (square < 0.0625f ? series : 1.0f - 2.0f / (1.0f + exponential(2.0f * y)));
+}
+
 // Scores to weights that add up to 1.
 inline void softmax(float *scores, int64_t blocks) {
     Vector most = load(scores);

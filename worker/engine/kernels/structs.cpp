@@ -21,7 +21,7 @@ static const Field FIELDS[] = {
 #define OF Attention
     WHOLE, FIELD(query), FIELD(key), FIELD(value), FIELD(out), FIELD(keys), FIELD(values), FIELD(slots),
     FIELD(positions), FIELD(tokens), FIELD(heads), FIELD(key_heads), FIELD(capacity), FIELD(dim), FIELD(window),
-    FIELD(of_query), FIELD(of_key), FIELD(of_value), FIELD(scale), FIELD(threads),
+    FIELD(of_query), FIELD(of_key), FIELD(of_value), FIELD(scale), FIELD(softcap), FIELD(threads),
 #undef OF
 #define OF Linear
     WHOLE, FIELD(x), FIELD(weight), FIELD(bias), FIELD(out), FIELD(rows), FIELD(inputs), FIELD(outs), FIELD(post),
