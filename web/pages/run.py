@@ -75,6 +75,7 @@ def _page(run_id: str, error: TouchstoneError | None) -> str:
         follows=turns.to_continue(prompts) if pages == 1 and run.state is not RunState.CANCELLED else None,
         cells={(row.idx, row.model, row.sample): (row, completion_phases(row)) for row in rows},
         page=page,
+        page_size=PAGE,
         pages=pages,
         environments=ledger.completions.environments({row.environment for row in rows if row.environment}),
         waits=service().waits(run),
