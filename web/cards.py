@@ -42,7 +42,7 @@ def card(name: str, entry: ModelEntry | None, workers: Sequence[Worker], waiting
         device=shown.device if shown else entry.device if entry else None,
         dtype=(shown.dtype if shown else "") or (entry.dtype if isinstance(entry, LocalModel) else None),
         slots=entry.slots if entry else None,
-        memory=shown.rss if shown else None,
+        memory=_memory(shown) if shown else None,
         load_seconds=shown.load_seconds if shown else None,
         facts=dict(shown.facts or {}) if shown else {},
         decoding=dict(entry.decoding) if entry else {},
@@ -52,6 +52,12 @@ def card(name: str, entry: ModelEntry | None, workers: Sequence[Worker], waiting
         ready_workers=states.count(ShownWorkerState.READY),
         waiting=waiting,
     )
+
+
+def _memory(worker: Worker) -> int | None:
+    """What its heartbeat tells, else what loading took."""
+    loaded = (worker.facts or {}).get("memory")
+    return worker.rss or (loaded if isinstance(loaded, int) else None)
 
 
 def _state_of(states: Sequence[ShownWorkerState], workers: Sequence[Worker]) -> tuple[ModelState, Worker | None]:

@@ -1,5 +1,6 @@
 """What a request carries, as values of its schema."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_origin
 
@@ -8,9 +9,10 @@ from pydantic import BaseModel
 from werkzeug.exceptions import BadRequest
 
 from tasks.errors import InvalidInput
-from tasks.schema import validated
+from tasks.schema import LONE_SURROGATE, validated
 
 S = TypeVar("S", bound=BaseModel)
+SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class UnsupportedType(InvalidInput):
@@ -46,4 +48,22 @@ def _json_object(required: bool) -> Mapping[str, Any]:
         raise InvalidInput("The body is nested too deeply; send one flat JSON object.") from None
     if not isinstance(found, dict):
         raise InvalidInput('The body must be a JSON object such as {"prompts": ["写一首关于春天的诗"]}.')
+    if SURROGATE_ESCAPE.search(request.get_data()):
+        _refuse_half_characters(found)
     return found
+
+
+def _refuse_half_characters(found: Any) -> None:
+    """Raise `InvalidInput` for the first text or key that has half a surrogate pair, however deep it is."""
+    open_values: list[tuple[str, Any]] = [("", found)]
+    while open_values:
+        field, value = open_values.pop()
+        if isinstance(value, str) and LONE_SURROGATE.search(value):
+            problem = "has half a surrogate pair, which is no character; send it as UTF-8."
+            raise InvalidInput(f"{field} {problem}", field)
+        if isinstance(value, dict):
+            for key in value:
+                if LONE_SURROGATE.search(key):
+                    raise InvalidInput(f"{field or 'The body'} has a key with half a surrogate pair.", field or None)
+        inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        open_values += [(f"{field}.{key}".strip("."), item) for key, item in reversed(list(inner))]

@@ -10,18 +10,21 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 
 from tasks.ledger import Ledger
-from tasks.settings import Settings
+from tasks.registry import entry_of
+from tasks.registry.entry import KINDS
+from tasks.settings import Settings as ProcessSettings
 from tasks.states import FinishReason, LoadStage, WaitReason, WorkerState
 from tasks.version import VERSION
 from tests.web import filled
 from web import create_app
+from web.schema.answers import Settings
 from web.schema.operations import OPERATIONS, Operation
 
 JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
-def client(settings: Settings) -> FlaskClient:
+def client(settings: ProcessSettings) -> FlaskClient:
     return create_app(settings).test_client()
 
 
@@ -84,7 +87,7 @@ def test_the_document_is_valid_and_has_the_version_of_the_project(document: dict
 
 
 def test_every_answer_has_exactly_the_documented_fields(
-    client: FlaskClient, document: dict[str, Any], settings: Settings, ledger: Ledger
+    client: FlaskClient, document: dict[str, Any], settings: ProcessSettings, ledger: Ledger
 ) -> None:
     run = filled.conversation(ledger, settings, *filled.MODELS, "gone")
     filled.answer(ledger)
@@ -160,6 +163,14 @@ def test_every_mistake_is_answered_as_documented(
     refused = client.open(path, method="TRACE")
     assert refused.status_code == 405 and operation.method in refused.headers["Allow"].replace(" ", "").split(",")
     check(document, operation.path, method, refused)
+
+
+def test_the_settings_of_every_backend_are_documented() -> None:
+    entries: list[dict[str, Any]] = [{"backend": "local", "source": "a"}, {"backend": "openai", "base_url": "http://a"}]
+    assert {entry["backend"] for entry in entries} == KINDS.keys()
+    for entry in entries:
+        shown = Settings(**entry_of(entry | {"name": "a"}).effective({"stop": ["b"]}))
+        assert (shown.backend, shown.stop) == (entry["backend"], ["b"])
 
 
 def test_an_id_that_no_database_stores_is_not_there(client: FlaskClient) -> None:

@@ -152,6 +152,21 @@ def test_a_conversation_goes_on_from_its_page(client: FlaskClient, ledger: Ledge
     assert f'action="/runs/{run}/prompts"' not in client.get(f"/runs/{run}").text
 
 
+def test_a_turn_leads_to_what_it_follows_on_another_page(client: FlaskClient, ledger: Ledger) -> None:
+    made = client.post("/api/runs", json={"prompts": [str(i) for i in range(60)], "models": ["poet-small"]})
+    run = str(made.json["id"]) if made.json else ""
+    for follows in (3, 55):
+        assert (
+            client.post(f"/api/runs/{run}/prompts", json={"follows": follows, "prompt": "后来呢？"}).status_code == 202
+        )
+    shown = page(client, f"/runs/{run}?page=1", "en")
+    assert f'href="/runs/{run}#prompt-3"' in shown and f'href="/runs/{run}?page=1#prompt-55"' in shown
+    waiting = TEXTS["run.waiting_turn"]["en"]
+    assert waiting not in cell(shown, "poet-small/60/0") and waiting in cell(shown, "poet-small/61/0")
+    order = [shown.index(f'id="prompt-{idx}"') for idx in (55, 61, 56)]
+    assert order == sorted(order)
+
+
 def test_many_conversations_are_not_continued_all_at_once(client: FlaskClient) -> None:
     made = client.post("/api/runs", json={"prompts": ["一", {"prompt": "二", "follows": 0}, "三"]})
     assert made.json and f"/runs/{made.json['id']}/prompts" not in client.get(made.json["url"]).text

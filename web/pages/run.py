@@ -3,12 +3,14 @@
 from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from tasks.conversation import NewPrompt
 from tasks.errors import TouchstoneError
 from tasks.measures.answers import completion_phases
+from tasks.schema import validated
 from tasks.states import RunAction, RunState
 from web import chips, language, turns
 from web.host import figures, service
+from web.schema.requests import FollowUp, Priority
+from web.schema.values import number_of
 
 PAGE = 50
 
@@ -23,9 +25,9 @@ def show(run_id: str) -> ResponseReturnValue:
 @blueprint.post("/runs/<run_id>/prompts")
 def follow(run_id: str) -> ResponseReturnValue:
     """Continue the conversation of a run."""
-    new = NewPrompt(request.form.get("prompt", ""), follows=request.form.get("follows", type=int))
+    given = {"prompt": request.form.get("prompt", ""), "follows": number_of(request.form.get("follows"))}
     try:
-        _, idx = service().follow(run_id, new)
+        _, idx = service().follow(run_id, validated(FollowUp, given).to_prompt(""))
     except TouchstoneError as error:
         if error.status == 404:
             raise
@@ -48,7 +50,8 @@ def give_up(run_id: str, model: str) -> ResponseReturnValue:
 
 @blueprint.post("/runs/<run_id>/priority")
 def prioritise(run_id: str) -> ResponseReturnValue:
-    service().prioritise(run_id, request.form.get("priority", default=0, type=int))
+    given = {"priority": number_of(request.form.get("priority"))}
+    service().prioritise(run_id, validated(Priority, given).priority)
     return _back(run_id)
 
 
@@ -72,6 +75,7 @@ def _page(run_id: str, error: TouchstoneError | None) -> str:
         follows=turns.to_continue(prompts) if pages == 1 and run.state is not RunState.CANCELLED else None,
         cells={(row.idx, row.model, row.sample): (row, completion_phases(row)) for row in rows},
         page=page,
+        page_size=PAGE,
         pages=pages,
         environments=ledger.completions.environments({row.environment for row in rows if row.environment}),
         waits=service().waits(run),

@@ -182,7 +182,7 @@ class Model(Answer):
     device: str | None
     dtype: str | None
     slots: int | None
-    memory: int | None = Field(description="Resident bytes of the newest worker's process")
+    memory: int | None = Field(description="Bytes that the newest worker takes")
     load_seconds: float | None
     facts: dict[str, Any] = Field(description="What there is to know of the model, such as parameters and context")
     decoding: dict[str, Any] = Field(description="Decoding settings of its entry")

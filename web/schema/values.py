@@ -10,8 +10,6 @@ from typing import Any, cast
 from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from tasks.schema import LONE_SURROGATE
-
 NUMBER = re.compile(r"[+-]?\d{1,20}(\.\d{0,20})?([eE][+-]?\d{1,3})?", re.ASCII)
 MAX_CHECK_CHARACTERS = 8000
 MAX_CHECK_DEPTH = 8
@@ -44,8 +42,7 @@ def check_of(value: Any) -> dict[str, Any]:
 def _unstorable(value: Any, depth: int) -> str | None:
     """What keeps a JSON value from being stored by every database."""
     if isinstance(value, str):
-        bad = "\x00" in value or LONE_SURROGATE.search(value)
-        return "has a NUL character or half a surrogate pair; remove it" if bad else None
+        return "has a NUL character; remove it" if "\x00" in value else None
     if isinstance(value, float):
         return None if math.isfinite(value) else "has a number that is not finite; JSON has none"
     if not isinstance(value, Mapping | list):
@@ -94,12 +91,7 @@ class TextOr:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def check(value: Any, inner: core_schema.ValidatorFunctionWrapHandler) -> Any:
-            if not isinstance(value, str):
-                return inner(value)
-            if LONE_SURROGATE.search(value):
-                problem = "has half a surrogate pair, which is no character; send it as UTF-8"
-                raise PydanticCustomError("surrogate", "{problem}", {"problem": problem})
-            return value
+            return value if isinstance(value, str) else inner(value)
 
         return core_schema.no_info_wrap_validator_function(check, handler(source))
 
