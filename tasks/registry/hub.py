@@ -17,7 +17,7 @@ DEFAULT_ENDPOINT = "https://huggingface.co"
 HUB_SECONDS = 10.0
 OUT_OF_REACH = (
     "{repo} is not in the cache {cache}, and the hub {endpoint} {why}. Check the network, set HF_ENDPOINT to a mirror "
-    "that you reach (such as https://hf-mirror.com), or copy the model's folder here and give its path as source."
+    "that you reach (such as https://hf-mirror.com), or bring the model into that cache and set HF_HUB_OFFLINE=1."
 )
 OFFLINE = "is not asked, because HF_HUB_OFFLINE is set (unset it to download)"
 UNKNOWN = (

@@ -33,6 +33,7 @@ from worker.backends.protocol import Report
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+DOWNLOADS = 4  # at once
 SMALL_FILES = re.compile(r"[^/]+\.(json|jinja|txt|model|tiktoken|v3)")  # configs and tokenizers, beside the weights
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 NO_MODELSCOPE = (
@@ -97,7 +98,7 @@ def _from_hub(repo: str, revision: str | None, only: tuple[str, ...], report: Re
             raise _out_of_reach(repo, OFFLINE)
         return before, before.name
     try:
-        info = HfApi().model_info(repo, revision=revision, timeout=HUB_SECONDS, files_metadata=True)
+        info = HfApi(endpoint()).model_info(repo, revision=revision, timeout=HUB_SECONDS, files_metadata=True)
     except RevisionNotFoundError:
         raise ModelError(f"{repo} has no revision {revision!r}; give a branch, tag or commit that it has.") from None
     except HFValidationError:
@@ -120,7 +121,7 @@ def _from_hub(repo: str, revision: str | None, only: tuple[str, ...], report: Re
 
 def _cached(repo: str, revision: str | None) -> Path | None:
     try:
-        return Path(snapshot_download(repo, revision=revision, local_files_only=True))
+        return Path(snapshot_download(repo, revision=revision, cache_dir=hub_cache(), local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError, OSError):
         return None
 
@@ -138,14 +139,21 @@ def _download(repo: str, revision: str | None, sizes: dict[str, int], report: Re
     blobs = cache / f"models--{repo.replace('/', '--')}" / "blobs"
     try:
         with _watched(blobs, total, report):
-            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(sizes), max_workers=4))
+            place = snapshot_download(
+                repo,
+                revision=revision,
+                cache_dir=cache,
+                endpoint=endpoint(),
+                allow_patterns=list(sizes),
+                max_workers=DOWNLOADS,
+            )
     except Exception as error:
         said = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(
             f"{repo} could not be downloaded from {endpoint()} ({type(error).__name__}: {said}); start again, and what "
             "has come is kept."
         ) from error
-    return folder, folder.name
+    return Path(place), Path(place).name
 
 
 @contextmanager
