@@ -13,7 +13,8 @@ PICKLED = (
 )
 MEMORY = "memory ran out while it was loaded; use a smaller dtype, fewer slots, a smaller model or another machine"
 DAMAGED = "its weights are damaged ({}); download or copy them again"
-CUT_OFF = ("PytorchStreamReader", "failed finding central directory", "Ran out of input", "unexpected EOF")
+FORBIDDEN = ("Unsupported global", "not an allowed global", "Unsupported class")
+CUT_OFF = ("PytorchStreamReader", "failed finding central directory", "Ran out of input", "unexpected EOF", "Weights only load failed")
 
 
 def explain(error: BaseException) -> str:
@@ -25,7 +26,7 @@ def explain(error: BaseException) -> str:
         return error.message.strip().rstrip(".")
     if any(isinstance(each, MemoryError | torch.OutOfMemoryError) for each in chain) or "allocate memory" in text:
         return MEMORY
-    if "weights_only" in text or "Weights only load failed" in text:
+    if any(words in text for words in FORBIDDEN):
         return PICKLED
     if any(isinstance(each, SafetensorError | EOFError | pickle.UnpicklingError) for each in chain):
         return DAMAGED.format(said)

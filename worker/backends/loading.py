@@ -63,7 +63,8 @@ def open_backend(entry: LocalModel, report: Report) -> LocalBackend:
         if not isinstance(error, ModelError):
             logger.info("%s cannot be loaded", entry.name, exc_info=error)
         said = explain(error).removeprefix(f"{entry.name}: ")
-        raise ModelError(f"{entry.name}: cannot load {entry.source}: {said}.") from error
+        where = "" if entry.source in said or entry.location in said else f"cannot load {entry.source}: "
+        raise ModelError(f"{entry.name}: {where}{said}.") from error
 
 
 def _load(entry: LocalModel, report: Report) -> tuple[LocalBackend, EngineLoop]:

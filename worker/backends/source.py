@@ -16,7 +16,6 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
-    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -25,7 +24,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from tasks.errors import ModelError
 from tasks.registry import LocalModel
 from tasks.registry.entry import MODELSCOPE
-from tasks.registry.hub import HUB_SECONDS, OFFLINE, OUT_OF_REACH, UNKNOWN, endpoint, hub_cache, is_offline
+from tasks.registry.hub import HUB_SECONDS, OFFLINE, OUT_OF_REACH, UNKNOWN, cached, endpoint, hub_cache, is_offline
 from tasks.registry.inspection import BIN, BIN_INDEX, SAFETENSORS, SAFETENSORS_INDEX, inspect
 from tasks.states import LoadStage
 from worker.backends.protocol import Report
@@ -92,7 +91,7 @@ def _folder(location: str, revision: str | None, only: tuple[str, ...], report: 
 
 def _from_hub(repo: str, revision: str | None, only: tuple[str, ...], report: Report) -> tuple[Path, str]:
     """The snapshot's folder and its commit; brought up to date where the hub answers, else as it lies in the cache."""
-    before = _cached(repo, revision)
+    before = cached(repo, revision)
     if is_offline():
         if before is None:
             raise _out_of_reach(repo, OFFLINE)
@@ -117,13 +116,6 @@ def _from_hub(repo: str, revision: str | None, only: tuple[str, ...], report: Re
     if before is None or any(not (before / name).exists() for name in wanted) or before.name != info.sha:
         return _download(repo, revision, {name: sizes[name] for name in wanted}, report)
     return before, before.name
-
-
-def _cached(repo: str, revision: str | None) -> Path | None:
-    try:
-        return Path(snapshot_download(repo, revision=revision, cache_dir=hub_cache(), local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, OSError):
-        return None
 
 
 def _download(repo: str, revision: str | None, sizes: dict[str, int], report: Report) -> tuple[Path, str]:
