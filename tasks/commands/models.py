@@ -28,7 +28,7 @@ from tasks.settings import Settings
 SERVER_SECONDS = 10.0
 SLOTS = 16
 NUMBER_BYTES = {"bfloat16": 2, "float32": 4}
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def of_registry(command: Callable[..., None]) -> Callable[..., None]:
@@ -82,6 +82,8 @@ def add(source: str, name: str | None, file: Path | None, **options: str | None)
     found = _server(source, given) if is_server else _local(source, given, path.resolve().parent)
     block = {"name": name or _name(str(found.get("model") or given.get("gguf_file") or source)), **found}
     _refuse_twice(path, block)
+    if not is_server:
+        _look(source, given.get("revision"), given.get("gguf_file"))
     add_model(path, block)
     click.echo(f"{block['name']} is added to {path}; 'models check {block['name']}' loads it and asks it something.")
 
@@ -135,27 +137,33 @@ def _refuse_twice(path: Path, block: dict[str, Any]) -> None:
             raise ConfigurationError(f"{path} has this model already, as {entry.name!r}; use that, or remove it first.")
 
 
+def _is_path(source: str) -> bool:
+    return Path(source).expanduser().exists() or source.endswith(".gguf") or not HUB_ID.fullmatch(source)
+
+
 def _local(source: str, given: dict[str, str], folder: Path) -> dict[str, Any]:
-    """The keys of a model of our own engine, once its files have been looked at. ``folder`` is the registry's.
+    """The keys of a model of our own engine. ``folder`` is the registry's.
 
     A path within that is written with a dot before it: without, it would be a hub id where the folder vanished.
     """
-    place = Path(source).expanduser()
-    gguf_file = given.get("gguf_file")
-    if source.startswith(MODELSCOPE):
-        repo, revision = source.removeprefix(MODELSCOPE), given.get("revision")
-        found = modelscope_cached(repo, revision)
-        if found is None:
-            click.echo(f"{repo} is not here yet: the worker downloads it from ModelScope when it starts.")
-        else:
-            _show(inspect(found, gguf_file))
-    elif place.exists() or not HUB_ID.fullmatch(source) or source.endswith(".gguf"):
-        _show(inspect(place.resolve(), gguf_file))
-        absolute = place.resolve()
-        source = f"./{absolute.relative_to(folder)}" if absolute.is_relative_to(folder) else str(absolute)
-    else:
-        _show(_from_hub(source, given.get("revision"), gguf_file))
+    if not source.startswith(MODELSCOPE) and _is_path(source):
+        place = Path(source).expanduser().resolve()
+        source = f"./{place.relative_to(folder)}" if place.is_relative_to(folder) else str(place)
     return {"source": source, **given}
+
+
+def _look(source: str, revision: str | None, gguf_file: str | None) -> None:
+    """Show what a model of our own engine is. Raises `ModelError` for one that is not whole."""
+    if source.startswith(MODELSCOPE):
+        found = modelscope_cached(source.removeprefix(MODELSCOPE), revision)
+        if found is None:
+            click.echo(f"{source} is not here yet: its worker downloads it when it starts.")
+            return
+        _show(inspect(found, gguf_file))
+    elif _is_path(source):
+        _show(inspect(Path(source).expanduser().resolve(), gguf_file))
+    else:
+        _show(_from_hub(source, revision, gguf_file))
 
 
 def _from_hub(repo: str, revision: str | None, gguf_file: str | None) -> Inspection:

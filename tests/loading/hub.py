@@ -73,9 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _files(self) -> list[dict[str, object]]:
         paths = sorted(path for path in self.server.folder.iterdir() if path.is_file())
-        return [
-            {"type": "file", "path": path.name, "size": path.stat().st_size, "oid": _etag(path)} for path in paths
-        ]
+        return [{"type": "file", "path": path.name, "size": path.stat().st_size, "oid": _etag(path)} for path in paths]
 
     def _send_json(self, value: object) -> None:
         body = json.dumps(value).encode()

@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,9 +84,7 @@ def as_other(folder: Path, config: Any) -> None:
 
 def as_classifier(folder: Path) -> None:
     without(folder, "*.safetensors", "config.json")
-    config = BertConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=33
-    )
+    config = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=33)
     BertForSequenceClassification(config).save_pretrained(folder)
 
 
@@ -164,13 +163,11 @@ CASES = [
         ("llama-gguf-split",),
         {"gguf_file": "a-00001-of-00002.gguf"},
     ),
-    Case("modelscope without its package", lambda f: None, ("ModelScope",), {"source": "modelscope:no-one/nothing"}),
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_what_is_wrong_is_said_in_one_line(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "modelscope"))
+def test_what_is_wrong_is_said_in_one_line(case: Case, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     save(folder, shards=case.shards)
     case.spoil(folder)
@@ -184,6 +181,35 @@ def test_what_is_wrong_is_said_in_one_line(case: Case, tmp_path: Path, monkeypat
     for text in case.said:
         assert text in message
     assert len(message) < 600
+
+
+def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "base", "llama")
+    save(tmp_path / "adapter", "qwen3")  # its heads are wider
+    as_adapter(tmp_path / "adapter")
+    with pytest.raises(
+        ModelError, match=r"adapter .* cannot be merged .*size mismatch.*; use one that was made for it"
+    ):
+        open_backend(entry_for(tmp_path / "base", adapter=str(tmp_path / "adapter")), Reports())
+
+
+def test_an_adapter_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "base")
+    save(tmp_path / "adapter")
+    as_adapter(tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    tensors.popitem()
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(ModelError, match="its file lacks weights"):
+        open_backend(entry_for(tmp_path / "base", adapter=str(tmp_path / "adapter")), Reports())
+
+
+def test_modelscope_without_its_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("modelscope", "modelscope.hub", "modelscope_hub", "modelscope_hub.compat"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ModelError, match="pip install modelscope"):
+        open_backend(entry_for("modelscope:someone/something"), Reports())
 
 
 def test_tied_weights_lack_nothing(tmp_path: Path) -> None:

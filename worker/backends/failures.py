@@ -14,7 +14,13 @@ PICKLED = (
 MEMORY = "memory ran out while it was loaded; use a smaller dtype, fewer slots, a smaller model or another machine"
 DAMAGED = "its weights are damaged ({}); download or copy them again"
 FORBIDDEN = ("Unsupported global", "not an allowed global", "Unsupported class")
-CUT_OFF = ("PytorchStreamReader", "failed finding central directory", "Ran out of input", "unexpected EOF", "Weights only load failed")
+CUT_OFF = (
+    "PytorchStreamReader",
+    "failed finding central directory",
+    "Ran out of input",
+    "unexpected EOF",
+    "Weights only load failed",
+)
 
 
 def explain(error: BaseException) -> str:
@@ -36,7 +42,9 @@ def explain(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
+    """What an error says, without what follows its first line; a heading counts with what it stands over."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
