@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from gguf import GGUFReader
+from gguf.quants import dequantize
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasks.registry import LocalModel
 from tests.loading.checkpoints import Reports, ask, entry_for
@@ -41,22 +43,39 @@ PROMPTS = [
 
 
 @pytest.fixture(scope="module")
-def opened(smollm2_gguf: Path) -> Iterator[tuple[LocalModel, LocalBackend]]:
-    """The file as a worker loads it, in float32 and by its own chat template."""
-    entry = entry_for(smollm2_gguf, name="smollm2", template=None, slots=8)
+def converted() -> Iterator[Path]:
+    """A cache of its own, with nothing in it at first: 540 MB that nobody wants to keep."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(gguf, "cache_folder", lambda: Path(folder))
-        yield entry, open_backend(entry, Reports())
+        yield Path(folder)
 
 
 @pytest.fixture(scope="module")
-def reference(smollm2_gguf: Path) -> tuple[Any, Any]:
-    """Model and tokenizer as transformers reads them from the file itself."""
-    place = {"gguf_file": smollm2_gguf.name}
-    model = AutoModelForCausalLM.from_pretrained(
-        smollm2_gguf.parent, **place, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
-    )
-    return model.eval(), AutoTokenizer.from_pretrained(smollm2_gguf.parent, **place)
+def opened(smollm2_gguf: Path, converted: Path) -> tuple[LocalModel, LocalBackend]:
+    """The file as a worker loads it, in float32 and by its own chat template."""
+    entry = entry_for(smollm2_gguf, name="smollm2", template=None, slots=8)
+    return entry, open_backend(entry, Reports())
+
+
+@pytest.fixture(scope="module")
+def reference(opened: tuple[LocalModel, LocalBackend], converted: Path) -> tuple[Any, Any]:
+    """Model and tokenizer as transformers reads what the file was converted to."""
+    folder = next(path for path in converted.iterdir() if path.is_dir())
+    return AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def test_its_weights_are_those_of_the_file(smollm2_gguf: Path, reference: tuple[Any, Any]) -> None:
+    weights = reference[0].state_dict()
+    tensors = {tensor.name: tensor for tensor in GGUFReader(smollm2_gguf).tensors}
+    names = {
+        "token_embd": "embed_tokens",
+        "blk.29.ffn_down": "layers.29.mlp.down_proj",
+        "blk.3.attn_norm": "layers.3.input_layernorm",
+    }
+    for theirs, ours in names.items():
+        tensor = tensors[f"{theirs}.weight"]
+        expected = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type))
+        assert torch.equal(weights[f"model.{ours}.weight"], expected)
 
 
 def test_it_knows_the_capital_of_france(opened: tuple[LocalModel, LocalBackend]) -> None:
