@@ -62,6 +62,13 @@ def test_what_does_not_is_answered_all_the_same_and_the_log_says_why(
     assert answer(choice.engine) == expect(name, TEXT, 16)
 
 
+@pytest.mark.parametrize("name", ["hrm_text", "jamba", "falcon_h1"])
+def test_rounding_does_not_hide_what_the_engine_cannot_do(name: str) -> None:
+    """With the engine's attention these are off by no more than what counts as rounding in bfloat16."""
+    model = copy.deepcopy(reference_model(name)).to(torch.bfloat16)
+    assert why_not_continuous(model, CONTEXT) is not None
+
+
 @pytest.mark.parametrize("name", ["gemma2", "bloom", "nemotron", "llama", "gpt_oss"])
 def test_asking_changes_no_bit_of_a_model(name: str) -> None:
     model = copy.deepcopy(reference_model(name))

@@ -294,6 +294,9 @@ FAMILIES = (
     Family("nanochat", "nanochat", "nanochat"),
     Family("doge", "Doge", "doge", {"sliding_window": WINDOW, "keep_window_size": 64}),
     Family("cpmant", "CPM-Ant", "cpmant", {"prompt_types": 4, "prompt_length": 4, "dim_ff": 96, "dim_head": 16}),
+    Family("hrm_text", "Hierarchical Reasoning Model, text", "hrm_text"),
+    Family("gpt_neox_japanese", "GPT-NeoX Japanese", "gpt_neox_japanese"),
+    Family("granite_swa", "Granite with windows and sinks", "granite_swa"),
     Family("diffllama", "DiffLlama", "diffllama"),
     Family("deepseek_v4", "DeepSeek V4", "deepseek_v4"),
 )

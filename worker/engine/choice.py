@@ -135,6 +135,8 @@ def _unlike_its_own(model: Any, max_context: int) -> str | None:
     finally:
         if model.config._attn_implementation != own:
             model.set_attn_implementation(own)
+    if cache.repeats:
+        return "it runs through its layers more than once, and the engine keeps one cache for each"
     if not distance <= TOLERANCE.get(model.dtype, LOOSE):
         return f"its attention is of a kind that the engine does not know (off by {distance:.2g})"
     window = _window(model.config.get_text_config())
@@ -151,14 +153,22 @@ def _window(config: Any) -> int:
 
 
 class _WatchedCache(SlotCache):
-    """Notes the windows that attention is called with."""
+    """Notes the windows that attention is called with, and whether a layer is called twice in one pass."""
 
     def __init__(self, slots: int, max_context: int, native: Native | None):
         super().__init__(slots, max_context, native)
         self.windows: set[int] = set()
+        self.repeats = False
+        self._called: set[int] = set()
+
+    def begin(self, layout: Layout) -> None:
+        self._called.clear()
+        super().begin(layout)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float, window: int) -> Tensor:
         self.windows.add(window)
+        self.repeats |= layer in self._called
+        self._called.add(layer)
         return super().attend(query, key, value, layer, scale, window)
 
 
