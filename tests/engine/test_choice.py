@@ -44,7 +44,7 @@ def test_what_runs_continuously_does() -> None:
         ("lfm2", "conv"),
         ("gemma2", "soft capping"),
         ("gptj", "attention of its own"),
-        ("diffllama", "a kind that the engine does not know"),
+        ("diffllama", "attend more than once"),
         ("llama4", "chunked_attention"),
         ("doge", "window of 9 tokens"),
         ("phi3_long", "max_context = 16"),

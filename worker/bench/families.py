@@ -154,7 +154,7 @@ FAMILIES = (
     ),
     Family("phi", "Phi 1, 1.5 and 2", "phi", without=("head_dim",)),
     Family("phi3", "Phi 3 and 3.5, Phi 4", "phi3", {"sliding_window": WINDOW}),
-    Family("phi4_mini", "Phi-4-mini up to 4,096 tokens", "phi3", {"partial_rotary_factor": 0.5}),
+    Family("phi4_mini", "Phi-4-mini with positions as trained", "phi3", {"partial_rotary_factor": 0.5}),
     Family(
         "phi3_long",
         "Phi-3-mini-128k, Phi-3.5-mini, Phi-4-mini",

@@ -136,7 +136,7 @@ def _unlike_its_own(model: Any, max_context: int) -> str | None:
         if model.config._attn_implementation != own:
             model.set_attn_implementation(own)
     if cache.repeats:
-        return "it runs through its layers more than once, and the engine keeps one cache for each"
+        return "its layers attend more than once a pass, and the engine keeps one cache for each"
     if not distance <= TOLERANCE.get(model.dtype, LOOSE):
         return f"its attention is of a kind that the engine does not know (off by {distance:.2g})"
     window = _window(model.config.get_text_config())
