@@ -12,7 +12,7 @@ from tasks.errors import ModelError
 from tasks.sampling import Sampling
 from tests.engine import tiny
 from tests.engine.test_compatible import TEXT, expect, reference_model
-from worker.bench.families import COMMON, CONTEXT, character_tokenizer
+from worker.bench.families import COMMON, CONTEXT, FIRST_CHARACTER, character_tokenizer
 from worker.engine import native
 from worker.engine.choice import EngineKind, make_engine, why_not_continuous
 from worker.engine.compatible import CompatibleEngine
@@ -106,6 +106,13 @@ def test_a_model_that_breaks_while_it_is_taken_over_is_loaded_once_more() -> Non
     choice = choose("hunyuan_moe", reload=reload)
     assert (choice.kind, len(loads)) == (EngineKind.COMPATIBLE, 1)
     assert answer(choice.engine) == expect("hunyuan_moe", TEXT, 16)
+
+
+@pytest.mark.parametrize("name", ["llama", "bloom"])
+def test_stop_tokens_end_a_text_on_either_engine(name: str) -> None:
+    expected = expect(name, TEXT, 16)
+    choice = choose(name, stop_tokens=[ord(expected[3]) - FIRST_CHARACTER])
+    assert answer(choice.engine) == expected[: expected.index(expected[3])]
 
 
 def test_an_unknown_option_is_an_error() -> None:
