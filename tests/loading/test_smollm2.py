@@ -74,7 +74,7 @@ def test_its_weights_are_those_of_the_file(smollm2_gguf: Path, reference: tuple[
     }
     for theirs, ours in names.items():
         tensor = tensors[f"{theirs}.weight"]
-        expected = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type))
+        expected = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
         assert torch.equal(weights[f"model.{ours}.weight"], expected)
 
 
