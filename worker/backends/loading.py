@@ -34,7 +34,7 @@ from worker.backends.source import Source, locate, locate_adapter
 from worker.backends.stops import stop_tokens
 from worker.backends.weights import load_weights
 from worker.engine import native
-from worker.engine.engine import ContinuousEngine
+from worker.engine.choice import make_engine
 from worker.engine.protocol import Engine, Request, Result
 
 logger = logging.getLogger(__name__)
@@ -79,25 +79,26 @@ def _load(entry: LocalModel, report: Report) -> tuple[LocalBackend, EngineLoop]:
     tokenizer = _open_tokenizer(files.folder)
     renderer = ChatRenderer(tokenizer, entry, add_special_tokens=entry.add_special_tokens)
     model = _open_model(files, device, dtype)
-    model.generation_config.eos_token_id = sorted(stop_tokens(model, tokenizer)) or None
+    stops = stop_tokens(model, tokenizer)
     context = _context(entry, model)
     kernels = _load_kernels(report) if device.type == "cpu" else None
     report(LoadStage.PREPARING)
-    kind, reason = "continuous", None
     parameters = model.num_parameters()
-    engine = ContinuousEngine(
+    choice = make_engine(
         model,
         tokenizer,
         slots=entry.slots,
         max_context=context,
         add_special_tokens=entry.add_special_tokens,
+        stop_tokens=stops,
         deterministic=entry.deterministic,
         native=kernels,
+        reload=lambda: _open_model(files, device, dtype),
     )
     report(LoadStage.WARMING_UP)
-    warm_up(engine, tokenizer)
+    warm_up(choice.engine, tokenizer)
     made_with = {"parameters": parameters, "format": str(files.inspection.format), "commit": files.source.commit}
-    environment = _environment(entry, device, dtype, threads, made_with | {"engine": kind}, kernels)
+    environment = _environment(entry, device, dtype, threads, made_with | {"engine": str(choice.kind)}, kernels)
     description = Description(
         environment,
         device=str(device),
@@ -105,9 +106,9 @@ def _load(entry: LocalModel, report: Report) -> tuple[LocalBackend, EngineLoop]:
         slots=entry.slots,
         load_seconds=time.monotonic() - started,
         facts=_facts(files, parameters, context, renderer.has_template, device)
-        | {"engine": kind, "engine_reason": reason},
+        | {"engine": str(choice.kind), "engine_reason": choice.reason},
     )
-    loop = EngineLoop(engine)
+    loop = EngineLoop(choice.engine)
     return LocalBackend(loop, renderer, description), loop
 
 
