@@ -55,8 +55,9 @@ def make_engine(
     """The continuous engine for ``model``, or else the compatible one, with a log line that says why.
 
     The options are those of both engines; the compatible one is always deterministic and reads prompts whole.
-    ``stop_tokens`` end a text beside those that the model names. Whether
-    the engine's attention fits is found out before the model is changed. Should taking it over fail even so,
+    ``stop_tokens`` end a text beside those that the model names.
+
+    Whether the engine's attention fits is found out before the model is changed. Should taking it over fail even so,
     ``reload`` makes the same model once more. Raises `ModelError` for a model that runs on neither, or without
     ``reload`` where it would be needed.
     """
