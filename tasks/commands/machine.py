@@ -1,4 +1,4 @@
-"""Commands that look at this machine: its models, its ledger, what it lacks."""
+"""Commands that look at this machine: its ledger, what it lacks."""
 
 import sys
 
@@ -6,22 +6,8 @@ import click
 
 from tasks.commands.group import main
 from tasks.host import doctor as checks
-from tasks.ledger import Ledger
 from tasks.ledger.migrate import migrate as migrate_ledger
-from tasks.registry import Registry
-from tasks.registry.entry import LANGUAGES
 from tasks.settings import Settings
-
-
-@main.command()
-def models() -> None:
-    """List the registry, and which models have a worker."""
-    settings = Settings.from_environment()
-    ledger = Ledger(settings)
-    for spec in Registry.load(settings.models).models.values():
-        ready = ledger.workers.ready(spec.name)
-        labels = " · ".join(spec.text("label", language) for language in LANGUAGES)
-        click.echo(f"{spec.name:24} {spec.backend:8} {spec.device:8} {ready} ready  {labels}")
 
 
 @main.command()

@@ -24,16 +24,25 @@ class Sample:
 
 def keys_of(connection: Connection, sample: Sample, model: str) -> Subquery:
     """The keys of a model's completions in a sample."""
-    share = max(1, sample.size // len(sample.models))
-    newest = select(*KEY).where(completion.c.model == model).order_by(completion.c.written.desc()).limit(share)
     if sample.run is None:
-        return newest.subquery()
+        newest = select(*KEY).where(completion.c.model == model).order_by(completion.c.written.desc())
+        return newest.limit(_share(sample)).subquery()
+    here = (completion.c.run == sample.run) & (completion.c.model == model)
+    return select(*KEY).where(here, completion.c.idx.in_(prompts_of(connection, sample, model))).subquery()
+
+
+def prompts_of(connection: Connection, sample: Sample, model: str) -> list[int]:
+    """The prompts of a sample of one run, of which a model has completions."""
     here = (completion.c.run == sample.run) & (completion.c.model == model)
     samples = select(run.c.samples).where(run.c.id == sample.run).scalar_subquery()
     last = select(func.max(completion.c.idx)).where(here).scalar_subquery()
     number, last_idx = connection.execute(select(samples, last)).one()
-    prompts = spread(0 if last_idx is None else last_idx + 1, max(1, share // (number or 1)))
-    return select(*KEY).where(here, completion.c.idx.in_(prompts)).subquery()
+    return spread(0 if last_idx is None else last_idx + 1, max(1, _share(sample) // (number or 1)))
+
+
+def _share(sample: Sample) -> int:
+    """How many completions there may be of each model."""
+    return max(1, sample.size // len(sample.models))
 
 
 def spread(number: int, most: int) -> list[int]:

@@ -1,13 +1,14 @@
 """Scores of completions, a value a metric."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Connection, and_, func, select, update
 
 from tasks.ledger.completions import completion_of
 from tasks.ledger.database import Database, now
 from tasks.ledger.records import Completion, ScoreRow
-from tasks.ledger.samples import KEY, Sample, keys_of
+from tasks.ledger.samples import KEY, Sample, keys_of, prompts_of
 from tasks.ledger.tables import chunk, completion, prompt, run_model, score
 from tasks.states import ChunkState
 
@@ -91,12 +92,20 @@ class Scores:
         found = []
         with self.database.read() as connection:
             for model in sorted(sample.models):
-                keys = keys_of(connection, sample, model)
-                same = and_(*(score.c[column.name] == keys.c[column.name] for column in KEY))
-                asked = (prompt.c.run == score.c.run) & (prompt.c.idx == score.c.idx)
-                columns = (score.c.run, score.c.idx, prompt.c.category, score.c.metric, score.c.value)
-                query = select(*columns).select_from(keys).join(score, same).join(prompt, asked)
-                for run_id, idx, category, metric, value in connection.execute(query):
+                for run_id, idx, category, metric, value in connection.execute(_of(connection, sample, model)):
                     number = numbers.setdefault((run_id, idx), len(numbers))
                     found.append((model, number, category, metric, value))
         return found
+
+
+def _of(connection: Connection, sample: Sample, model: str) -> Any:
+    """Scores of a model in a sample. Those of one run are found by their own key, without their completions."""
+    asked = (prompt.c.run == score.c.run) & (prompt.c.idx == score.c.idx)
+    query = select(score.c.run, score.c.idx, prompt.c.category, score.c.metric, score.c.value)
+    if sample.run is not None:
+        here = (score.c.run == sample.run) & (score.c.model == model)
+        found = score.c.idx.in_(prompts_of(connection, sample, model))
+        return query.select_from(score).join(prompt, asked).where(here, found)
+    keys = keys_of(connection, sample, model)
+    same = and_(*(score.c[column.name] == keys.c[column.name] for column in KEY))
+    return query.select_from(keys).join(score, same).join(prompt, asked)

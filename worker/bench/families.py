@@ -154,7 +154,7 @@ FAMILIES = (
     ),
     Family("phi", "Phi 1, 1.5 and 2", "phi", without=("head_dim",)),
     Family("phi3", "Phi 3 and 3.5, Phi 4", "phi3", {"sliding_window": WINDOW}),
-    Family("phi4_mini", "Phi-4-mini up to 4,096 tokens", "phi3", {"partial_rotary_factor": 0.5}),
+    Family("phi4_mini", "Phi-4-mini with positions as trained", "phi3", {"partial_rotary_factor": 0.5}),
     Family(
         "phi3_long",
         "Phi-3-mini-128k, Phi-3.5-mini, Phi-4-mini",
@@ -294,6 +294,9 @@ FAMILIES = (
     Family("nanochat", "nanochat", "nanochat"),
     Family("doge", "Doge", "doge", {"sliding_window": WINDOW, "keep_window_size": 64}),
     Family("cpmant", "CPM-Ant", "cpmant", {"prompt_types": 4, "prompt_length": 4, "dim_ff": 96, "dim_head": 16}),
+    Family("hrm_text", "Hierarchical Reasoning Model, text", "hrm_text"),
+    Family("gpt_neox_japanese", "GPT-NeoX Japanese", "gpt_neox_japanese"),
+    Family("granite_swa", "Granite with windows and sinks", "granite_swa"),
     Family("diffllama", "DiffLlama", "diffllama"),
     Family("deepseek_v4", "DeepSeek V4", "deepseek_v4"),
 )

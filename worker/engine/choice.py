@@ -54,20 +54,23 @@ def make_engine(
 ) -> Choice:
     """The continuous engine for ``model``, or else the compatible one, with a log line that says why.
 
-    The options are those of both engines; the compatible one is always deterministic and reads prompts whole. Whether
-    the engine's attention fits is found out before the model is changed. Should taking it over fail even so,
+    The options are those of both engines; the compatible one is always deterministic and reads prompts whole.
+    ``stop_tokens`` end a text beside those that the model names.
+
+    Whether the engine's attention fits is found out before the model is changed. Should taking it over fail even so,
     ``reload`` makes the same model once more. Raises `ModelError` for a model that runs on neither, or without
     ``reload`` where it would be needed.
     """
     name = type(model).__name__
     shared: dict[str, Any] = {"slots": slots, "max_context": max_context, "add_special_tokens": add_special_tokens}
-    shared |= {"native": native} | ({"stop_tokens": stop_tokens} if stop_tokens else {})
+    shared["native"] = native
     reason = why_not_continuous(model.eval(), max_context)
     if reason is None:
         try:
             engine = ContinuousEngine(
                 model, tokenizer, deterministic=deterministic, prefill_tokens=prefill_tokens, **shared
             )
+            engine.ends |= frozenset(stop_tokens)
             return Choice(engine, EngineKind.CONTINUOUS)
         except Exception as error:
             # Packing and recording go through the model's own code, which may raise anything.
@@ -80,7 +83,8 @@ def make_engine(
         gc.collect()  # or there would be two for a while
         model = reload()
     logger.warning("%s runs by transformers' own cache, compatible but slow: %s", name, reason)
-    return Choice(CompatibleEngine(model, tokenizer, **shared), EngineKind.COMPATIBLE, reason)
+    compatible = CompatibleEngine(model, tokenizer, stop_tokens=stop_tokens, **shared)
+    return Choice(compatible, EngineKind.COMPATIBLE, reason)
 
 
 def why_not_continuous(model: Any, max_context: int) -> str | None:
@@ -135,6 +139,8 @@ def _unlike_its_own(model: Any, max_context: int) -> str | None:
     finally:
         if model.config._attn_implementation != own:
             model.set_attn_implementation(own)
+    if cache.repeats:
+        return "its layers attend more than once a pass, and the engine keeps one cache for each"
     if not distance <= TOLERANCE.get(model.dtype, LOOSE):
         return f"its attention is of a kind that the engine does not know (off by {distance:.2g})"
     window = _window(model.config.get_text_config())
@@ -151,16 +157,24 @@ def _window(config: Any) -> int:
 
 
 class _WatchedCache(SlotCache):
-    """Notes the windows that attention is called with."""
+    """Notes the windows that attention is called with, and whether a layer is called twice in one pass."""
 
     def __init__(self, slots: int, max_context: int, native: Native | None):
         super().__init__(slots, max_context, native)
         self.windows: set[int] = set()
+        self.repeats = False
+        self._called: set[int] = set()
+
+    def begin(self, batch: BatchMetadata) -> None:
+        self._called.clear()
+        super().begin(batch)
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, layer: int, scale: float, window: int, softcap: float
     ) -> Tensor:
         self.windows.add(window)
+        self.repeats |= layer in self._called
+        self._called.add(layer)
         return super().attend(query, key, value, layer, scale, window, softcap)
 
 

@@ -155,6 +155,7 @@ class CompatibleModel:
             "max_new_tokens": count,
             "min_new_tokens": count,
             "do_sample": False,
+            "disable_compile": True,
             "pad_token_id": 0,
             "output_logits": True,
             "return_dict_in_generate": True,
