@@ -1,16 +1,17 @@
 """Server-Sent Events of a run: tokens as they come, then what the ledger says."""
 
-import json
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+
+from pydantic import BaseModel
 
 from tasks.errors import NotFound, Unavailable
 from tasks.ledger.records import Run
 from tasks.queue.live import LiveEvent
 from tasks.service import Service
 from web import views
+from web.schema.answers import Delta
 
 MAX_STREAMS = 24
 LOOK_SECONDS = 0.5
@@ -58,9 +59,8 @@ def _events(service: Service, run: Run, after: str) -> Iterator[str]:
             key = (row.model, row.idx, row.sample)
             if key not in sent:
                 sent.add(key)
-                yield _format("completion", views.completion(row).model_dump(mode="json"))
-        waits = {name: views.wait(wait).model_dump(mode="json") for name, wait in service.waits(run).items()}
-        state = {"state": run.state, "counts": run.counts.to_dict(), "waits": waits}
+                yield _format("completion", views.completion(row))
+        state = views.progress(run, service.waits(run))
         yield ": still here\n\n" if state == shown else _format("state", state)
         shown = state
         if run.state.is_final and not run.counts.pending:
@@ -77,20 +77,20 @@ def _live(service: Service, run_id: str, after: str) -> list[LiveEvent]:
         return []
 
 
-def _delta(event: LiveEvent) -> dict[str, Any]:
-    return {
-        "model": event.model,
-        "idx": event.idx,
-        "sample": event.sample,
-        "attempt": event.attempt,
-        "text": event.text,
-        "thinking": event.thinking,
-    }
+def _delta(event: LiveEvent) -> Delta:
+    return Delta(
+        model=event.model,
+        idx=event.idx,
+        sample=event.sample,
+        attempt=event.attempt,
+        text=event.text,
+        thinking=event.thinking,
+    )
 
 
-def _format(name: str, data: dict[str, Any], event_id: str | None = None) -> str:
+def _format(name: str, data: BaseModel, event_id: str | None = None) -> str:
     first = f"id: {event_id}\n" if event_id else ""
-    return f"{first}event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+    return f"{first}event: {name}\ndata: {data.model_dump_json()}\n\n"
 
 
 def _is_event_id(text: str) -> bool:

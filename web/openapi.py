@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from tasks.version import VERSION
 from web.schema.answers import Error
-from web.schema.operations import FILE, KEY, OPERATIONS, STREAM, Operation
+from web.schema.operations import EVENTS, FILE, KEY, OPERATIONS, STREAM, Operation
 from web.schema.requests import Nothing
 
 TEXT = {"type": "string"}
@@ -33,7 +33,8 @@ def document() -> dict[str, Any]:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation)
     taken = {(operation.body, "validation") for operation in OPERATIONS if operation.body}
     given = {(operation.answer, "serialization") for operation in OPERATIONS if operation.answer}
-    models: Any = sorted([*taken, *given, (Error, "serialization")], key=lambda pair: str(pair[0]))
+    given |= {(schema, "serialization") for schema in EVENTS.values()} | {(Error, "serialization")}
+    models: Any = sorted([*taken, *given], key=lambda pair: str(pair[0]))
     _, schemas = models_json_schema(models, ref_template=REFERENCE)
     return {
         "openapi": "3.1.0",
@@ -54,7 +55,8 @@ def _described(operation: Operation) -> dict[str, Any]:
     errors["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
     success = _answer("Stored" if operation.status == 202 else "As asked", operation.answer)
     if operation.media == STREAM:
-        success["content"] = {STREAM: {"schema": TEXT}}
+        told = "; ".join(f"`{name}` with the data {schema.__name__}" for name, schema in EVENTS.items())
+        success = {"description": f"Events: {told}", "content": {STREAM: {"schema": TEXT}}}
     made: dict[str, Any] = {
         "summary": operation.summary,
         "parameters": parameters,

@@ -30,6 +30,12 @@ def run(row: records.Run, waits: Mapping[str, records.Wait]) -> answers.Run:
     )
 
 
+def progress(row: records.Run, waits: Mapping[str, records.Wait]) -> answers.Progress:
+    """How far a run is."""
+    shown = {name: wait(found) for name, found in waits.items()}
+    return answers.Progress(state=row.state, counts=_counts(row.counts), waits=shown)
+
+
 def settings(row: records.Run, name: str) -> answers.Settings | None:
     """What a run's model answers with; None for runs of older versions, which did not keep its entry."""
     entry = row.entries.get(name)

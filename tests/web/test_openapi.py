@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 
 from tasks.ledger import Ledger
+from tasks.queue.live import Live, LiveEvent
 from tasks.registry import entry_of
 from tasks.registry.entry import KINDS
 from tasks.settings import Settings as ProcessSettings
@@ -18,7 +19,7 @@ from tasks.version import VERSION
 from tests.web import filled
 from web import create_app
 from web.schema.answers import Settings
-from web.schema.operations import OPERATIONS, Operation
+from web.schema.operations import EVENTS, OPERATIONS, Operation
 
 JSON = {"Content-Type": "application/json"}
 
@@ -56,7 +57,10 @@ def undocumented(document: dict[str, Any], schema: dict[str, Any], value: Any, p
             yield from undocumented(document, items, item, f"{path}[]")
     elif isinstance(value, dict):
         kind = next(kind for kind in kinds if kind.get("type") == "object")
-        if kind.get("additionalProperties") is True:
+        free = kind.get("additionalProperties")
+        if free:
+            for name, item in value.items() if isinstance(free, dict) else ():
+                yield from undocumented(document, free, item, f"{path}.{name}")
             return
         for name in set(kind["properties"]) ^ set(value):
             yield f"{path}.{name}"
@@ -119,6 +123,25 @@ def test_every_answer_has_exactly_the_documented_fields(
     assert {worker["state"] for worker in workers} == {"ready", "loading"}
     check(document, "/healthz", "get", client.get("/healthz"))
     assert check(document, "/readyz", "get", client.get("/readyz"))["error"]["code"] == "unavailable"
+
+
+def test_every_event_has_exactly_the_documented_fields(
+    document: dict[str, Any], redis_settings: ProcessSettings, ledger: Ledger
+) -> None:
+    run = filled.conversation(ledger, redis_settings)
+    filled.answer(ledger)
+    ledger.control.cancel(run)
+    Live(redis_settings.redis_url).publish(run, [LiveEvent("", "poet-small", 0, 0, 1, "a", "b")])
+    client = create_app(redis_settings).test_client()
+    assert check(document, "/readyz", "get", client.get("/readyz")) == {"status": "ready"}
+    told = client.get(f"/api/runs/{run}/events").text
+    seen = set()
+    for name, data in re.findall(r"event: (\w+)\ndata: (.*)\n\n", told):
+        seen.add(name)
+        schema = {"$ref": f"#/components/schemas/{EVENTS[name].__name__}", "components": document["components"]}
+        assert list(undocumented(document, schema, json.loads(data))) == []
+        assert list(Draft202012Validator(schema).iter_errors(json.loads(data))) == []
+    assert seen == EVENTS.keys()
 
 
 def test_every_way_to_change_something_answers_as_documented(client: FlaskClient, document: dict[str, Any]) -> None:

@@ -1,17 +1,13 @@
 """The run page in a real browser, fed by hand over a real Redis: what streams, what ends, what waits."""
 
 import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from werkzeug.serving import make_server
 
-from tasks.errors import ConfigurationError
-from tasks.host import redis_server
 from tasks.ledger import Ledger
 from tasks.queue.live import Live, LiveEvent
 from tasks.settings import Settings
@@ -24,22 +20,12 @@ from web.language import TEXTS
 
 
 @pytest.fixture
-def served(settings: Settings, tmp_path: Path) -> Iterator[tuple[str, Settings]]:
+def served(redis_settings: Settings) -> Iterator[tuple[str, Settings]]:
     """The address of a web server that listens, with the settings that name its Redis."""
-    try:
-        redis_server.find_binary()
-    except ConfigurationError:
-        require(False, "redis-server")
-    prepared = redis_server.prepare(tmp_path / "redis")
-    redis = subprocess.Popen(prepared.argv, stdout=subprocess.DEVNULL)
-    redis_server.wait_until_up(prepared.url)
-    settings = replace(settings, redis_url=prepared.url)
-    server = make_server("127.0.0.1", 0, create_app(settings), threaded=True)
+    server = make_server("127.0.0.1", 0, create_app(redis_settings), threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", settings
+    yield f"http://127.0.0.1:{server.server_port}", redis_settings
     server.shutdown()
-    redis.terminate()
-    redis.wait(10)
 
 
 @pytest.fixture

@@ -68,9 +68,11 @@ def _page(run_id: str, error: TouchstoneError | None) -> str:
     page = min(max(0, request.args.get("page", 0, type=int)), pages - 1)
     prompts = ledger.runs.prompts(run_id, page * PAGE, PAGE)
     rows = ledger.completions.for_prompts(run_id, page * PAGE, PAGE)
+    entries = {**run.entries, **service().registry.models}  # a model that has left the registry keeps its label
     return render_template(
         "run.html",
         run=run,
+        label=lambda name: entries[name].text("label", language.current()) if name in entries else name,
         prompts=turns.in_order(prompts),
         follows=turns.to_continue(prompts) if pages == 1 and run.state is not RunState.CANCELLED else None,
         cells={(row.idx, row.model, row.sample): (row, completion_phases(row)) for row in rows},

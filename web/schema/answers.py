@@ -146,6 +146,25 @@ class Completion(Answer):
     phases: Phases
 
 
+class Delta(Answer):
+    """Event `delta` of a stream: text that was added to a completion, or to the thinking before it."""
+
+    model: str
+    idx: int
+    sample: int
+    attempt: int = Field(description="A higher one starts text and thinking anew")
+    text: str
+    thinking: str
+
+
+class Progress(Answer):
+    """Events `state` and `end` of a stream: how far the run is."""
+
+    state: RunState
+    counts: Counts
+    waits: dict[str, Waits] = Field(description="By model; those without anything pending are left out")
+
+
 class Completions(Answer):
     """A page of completions, by prompt, model and sample."""
 

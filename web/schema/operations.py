@@ -10,6 +10,12 @@ from web.schema import answers, requests
 
 FILE = "application/octet-stream"
 STREAM = "text/event-stream"
+EVENTS: dict[str, type[BaseModel]] = {
+    "delta": answers.Delta,
+    "completion": answers.Completion,
+    "state": answers.Progress,
+    "end": answers.Progress,
+}
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ OPERATIONS = (
     Operation(
         GET,
         f"{RUN}/events",
-        "Server-Sent Events: delta, completion, state, end",
+        "Server-Sent Events of a run, from its first or the one after Last-Event-ID",
         media=STREAM,
         headers=("Last-Event-ID",),
     ),
