@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -14,6 +15,9 @@ import httpcore2
 
 from worker.backends.openai.addresses import CheckedAddresses
 from worker.backends.openai.problems import Refused, TryAgain
+
+# What it logs of answers' headers, at its most talkative, may show a key that a server repeats.
+logging.getLogger("httpcore2").setLevel(logging.WARNING)
 
 CONNECT_SECONDS = 10.0
 LOOK_SECONDS = 5.0  # for requests that cost a server nothing
@@ -41,12 +45,12 @@ class Client:
         on_bytes: Callable[[], None],
     ):
         self.base_url, self.timeout, self._key, self._on_bytes = base_url, timeout, key, on_bytes
-        clear = key is not None and base_url.startswith("http://")
+        encrypted = base_url.startswith("https://")
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=httpcore2.default_ssl_context(),
+            ssl_context=httpcore2.default_ssl_context() if encrypted else None,
             max_connections=connections + 1,
             keepalive_expiry=KEEP_SECONDS,
-            network_backend=CheckedAddresses(private=private, clear_key=clear),
+            network_backend=CheckedAddresses(private=private, clear_key=key is not None and not encrypted),
         )
 
     @asynccontextmanager
