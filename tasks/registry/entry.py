@@ -216,7 +216,7 @@ class OpenAIModel(Entry):
     def _fits_together(self) -> "OpenAIModel":
         """Raises `InvalidInput` that names the key which contradicts another."""
         words = " ".join(self.serve)
-        if self.serve and "{port}" not in words:
+        if self.serve and not self.base_url and "{port}" not in words:
             raise InvalidInput("serve must pass the port, such as '--port', '{port}'.", "serve")
         if "{source}" in words and self.source is None:
             raise InvalidInput("serve names {source}, which the entry does not give; add source.", "serve")

@@ -13,6 +13,7 @@ from tasks.registry import OpenAIModel
 from tasks.sampling import Sampling
 from tasks.states import LoadStage
 from tests.backends.told_server import MODEL, ToldServer, serving
+from tests.smollm2 import smollm2_gguf as smollm2_gguf
 from worker.backends.openai import attempts, inspection, open_backend
 from worker.backends.openai.backend import OpenAIBackend
 from worker.backends.protocol import Answer, Event, Failure, Generation, Increment

@@ -24,11 +24,11 @@ def test_a_served_server_may_be_killed_under_a_run(request: pytest.FixtureReques
     served = kind(f"serve = {list(SERVE)!r}\nconcurrency = 4")
     with opened(request, "sqlite", tmp_path, kind=served) as scene:
         [worker] = scene.workers(1)
-        run = scene.submit(40)
+        run = scene.submit(24)
         [first] = children(worker.pid)
         until(lambda: scene.done(run) >= 4, 30, "some are answered")
         os.kill(first, signal.SIGKILL)
-        until(lambda: scene.done(run) == 40, 60, "all are answered")
+        until(lambda: scene.done(run) == 24, 60, "all are answered")
         rows = scene.rows(run)
         assert {row.finish_reason for row in rows} == {FinishReason.STOP}
         assert all(row.text.endswith(" is answered word by word ") for row in rows)

@@ -1,5 +1,6 @@
 """Server-sent events: the same whichever way their bytes are cut."""
 
+import itertools
 import json
 
 import pytest
@@ -33,7 +34,7 @@ def test_any_cut_of_the_bytes_gives_the_same_events(
     stream = (("\ufeff" if has_mark else "") + text).encode()
     whole = parse(stream)
     places = sorted({min(cut, len(stream)) for cut in cuts} | {0, len(stream)})
-    assert parse(*(stream[a:b] for a, b in zip(places, places[1:], strict=False))) == whole
+    assert parse(*(stream[a:b] for a, b in itertools.pairwise(places))) == whole
     assert parse(*(stream[i : i + 1] for i in range(len(stream)))) == whole
 
 

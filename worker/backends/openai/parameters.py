@@ -11,6 +11,7 @@ from worker.backends.protocol import Generation
 
 MAX_STOPS = 4  # that OpenAI's interface takes; all of them are looked for here as well
 SEEDS = 2**31  # some servers take no larger seed
+REPEAT_TOKENS = 32_768  # llama.cpp looks back at so many, of which it has no word for all
 TURNS_JOINED = "\n\n"
 # Servers whose own defaults are not "off", by what they call themselves: what is off must be said to them.
 OFF: Mapping[str, Mapping[str, float]] = {
@@ -104,7 +105,7 @@ class Parameters:
             asked["top_k"] = sampling.top_k
         if sampling.repetition_penalty != 1.0:
             if "repeat_penalty" in off:
-                asked |= {"repeat_penalty": sampling.repetition_penalty, "repeat_last_n": -1}
+                asked |= {"repeat_penalty": sampling.repetition_penalty, "repeat_last_n": REPEAT_TOKENS}
             else:
                 asked["repetition_penalty"] = sampling.repetition_penalty
         if sampling.stop:
