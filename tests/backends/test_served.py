@@ -13,7 +13,7 @@ import pytest
 from tasks.errors import ModelError
 from tasks.settings import ROOT
 from tasks.states import FinishReason, LoadStage
-from tests.backends.conftest import Opened, Opener
+from tests.backends.conftest import KEY, Opened, Opener
 from worker.backends.openai import served
 from worker.backends.openai.served import visible_devices
 from worker.backends.protocol import Failure, Increment
@@ -126,6 +126,12 @@ def test_a_server_that_cannot_be_had_says_why(opener: Opener, serve: tuple[str, 
     with pytest.raises(ModelError, match=words) as raised:
         opener(serve=serve)
     assert "\n" not in raised.value.message
+
+
+def test_a_key_that_a_server_says_is_not_shown(opener: Opener) -> None:
+    with pytest.raises(ModelError, match=r"it said: bad \[key\]") as raised:
+        opener(serve=("sh", "-c", "echo bad $TOLD_API_KEY {port}; exit 1"), key_env="TOLD_API_KEY")
+    assert KEY not in raised.value.message
 
 
 def test_a_server_ends_with_a_worker_that_is_killed() -> None:

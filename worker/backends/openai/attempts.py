@@ -134,7 +134,8 @@ class Attempts:
             if error.connection and server.process is not None:
                 return Failure(self.generation.id, line)
             return self.end(FinishReason.ERROR, line)
-        logger.info("asking again: %s", server.client.hide(error.line))
+        # What follows the colon are the server's words, and may repeat the prompt.
+        logger.info("asking again: %s", error.line.partition(":")[0])
         if error.after is not None:
             wait = min(error.after, LONGEST_ANNOUNCED)
             server.busy_until = max(server.busy_until, time.monotonic() + wait)

@@ -35,4 +35,13 @@ class LoopThread:
 
     def _run(self) -> None:
         self.loop.run_forever()
+        self.loop.run_until_complete(_end_the_others())
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
+
+
+async def _end_the_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

@@ -85,7 +85,7 @@ def _served(entry: OpenAIModel, client: Client, liveness: Liveness) -> ServedPro
     def moved(url: str) -> None:
         client.base_url = f"{url}/v1"
 
-    return ServedProcess(entry, Watchers(moved, lambda: is_healthy(client), liveness.sign))
+    return ServedProcess(entry, Watchers(moved, lambda: is_healthy(client), liveness.sign, client.hide))
 
 
 def _description(entry: OpenAIModel, found: Inspection, model: str, started: float) -> Description:

@@ -177,12 +177,13 @@ class Reading:
 
     def _note(self, text: str, thinking: str) -> tuple[str, str]:
         """Keep what came; white space between thinking and answer belongs to neither."""
-        if any(self._thinking) and not any(self._text):
+        if thinking:
+            self._thinking.append(thinking)
+        if self._thinking and not self._text:
             text = text.lstrip()
-        self._text.append(text)
-        self._thinking.append(thinking)
-        if text and self._answer_started is None and any(self._thinking):
-            self._answer_started = time.monotonic()
+            self._answer_started = time.monotonic() if text else None
+        if text:
+            self._text.append(text)
         return text, thinking
 
 

@@ -33,11 +33,15 @@ LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 @dataclass(frozen=True)
 class Watchers:
-    """Whom a served process tells and asks: where it is now, whether it answers there, that it is still starting."""
+    """Whom a served process tells and asks: where it is now, whether it answers there, that it is still starting.
+
+    ``hide`` takes out of its output what nobody may see.
+    """
 
     moved: Callable[[str], None]
     healthy: Callable[[], Awaitable[bool]]
     starting: Callable[[], None]
+    hide: Callable[[str], str]
 
 
 class ServedProcess:
@@ -94,7 +98,8 @@ class ServedProcess:
             self._ready.clear()
             self.deaths = 1 if time.monotonic() - self._started > CALM_SECONDS else self.deaths + 1
             await self._end()
-            what = f"{self._name} ended ({_described(code)}){self._last_words()}"
+            # What it said may repeat prompts, which get into no log.
+            what = f"{self._name} ended ({_described(code)})"
             if self.deaths >= MAX_DEATHS:
                 self._lost = f"{what}; it is not started again after {MAX_DEATHS} times."
                 logger.error("%s", self._lost)
@@ -105,7 +110,7 @@ class ServedProcess:
             await asyncio.sleep(wait)
             try:
                 await self._launch()
-            except ModelError as error:  # the process has ended or is ended here, and is counted above
+            except ModelError as error:  # it has ended or is ended here, before any prompt, and is counted above
                 logger.warning("%s", error.message)
                 await self._end()
 
@@ -186,7 +191,7 @@ class ServedProcess:
         return word
 
     def _last_words(self) -> str:
-        return f"; it said: {' | '.join(self._lines)}" if self._lines else ""
+        return f"; it said: {self.watchers.hide(' | '.join(self._lines))}" if self._lines else ""
 
     @property
     def _name(self) -> str:
