@@ -1,6 +1,7 @@
 """The backend `openai` against a server that behaves as it is told."""
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ from tests.backends.told_server import (
     whole,
 )
 from worker.backends.openai import backend as backend_module
+from worker.backends.openai import inspection
 from worker.backends.protocol import Failure, Increment
 
 
@@ -412,6 +414,12 @@ def test_a_server_that_is_not_there(told: ToldServer, opener: Opener) -> None:
     with pytest.raises(ModelError, match="answers 500: oh"):
         opener(base_url=told.url)
     assert time.monotonic() - started < 20
+
+
+def test_a_server_that_says_nothing(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "INSPECT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ModelError, match="does not answer in time"):
+        opener(base_url=f"http://127.0.0.1:{silent.getsockname()[1]}/v1")
 
 
 def test_closing_ends_what_runs(told: ToldServer, opener: Opener) -> None:
