@@ -66,6 +66,15 @@ class Opened:
 Opener = Callable[..., Opened]
 
 
+def joined(increments: list[Increment]) -> tuple[str, str]:
+    """What somebody sees who watches."""
+    text = thinking = ""
+    for one in increments:
+        text, thinking = ("", "") if one.restarts else (text, thinking)
+        text, thinking = text + one.text, thinking + one.thinking
+    return text, thinking
+
+
 @pytest.fixture
 def opener() -> Iterator[Opener]:
     """Opens backends of an entry's keys, and closes them at the end."""

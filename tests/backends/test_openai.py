@@ -1,6 +1,5 @@
 """The backend `openai` against a server that behaves as it is told."""
 
-import json
 import subprocess
 import sys
 import threading
@@ -15,8 +14,8 @@ from tasks.conversation import Message, Role
 from tasks.errors import ModelError
 from tasks.registry import OpenAIModel
 from tasks.settings import ROOT
-from tasks.states import FinishReason, LoadStage
-from tests.backends.conftest import Opened, Opener
+from tasks.states import FinishReason
+from tests.backends.conftest import Opened, Opener, joined
 from tests.backends.told_server import (
     MODEL,
     ToldServer,
@@ -24,21 +23,11 @@ from tests.backends.told_server import (
     chat,
     event,
     hangs,
-    replies,
     streams,
     whole,
 )
 from worker.backends.openai import backend as backend_module
 from worker.backends.protocol import Failure, Increment
-
-
-def joined(increments: list[Increment]) -> tuple[str, str]:
-    """What somebody sees who watches."""
-    text = thinking = ""
-    for one in increments:
-        text, thinking = ("", "") if one.restarts else (text, thinking)
-        text, thinking = text + one.text, thinking + one.thinking
-    return text, thinking
 
 
 def test_an_answer_comes_as_a_stream_with_its_times_and_tokens(told: ToldServer, model: Opened) -> None:
@@ -198,100 +187,6 @@ def test_without_usage_tokens_are_unknown_or_counted(told: ToldServer, opener: O
         opener(base_url=told.url, tokenizer=str(tmp_path))
 
 
-CUT = event(chat("Hal")), event(chat("f"))
-TRANSIENT = {
-    "500": replies(500, {"error": {"message": "out of memory"}}),
-    "503": replies(503, b"<html>busy</html>"),
-    "429": replies(429, {"error": "slow down"}, {"retry-after": "0"}),
-    "cut": breaks_off(*CUT),
-    "ended early": streams(*CUT),
-    "no json": streams(CUT[0], b"data: {no\n\n"),
-    "not utf-8": streams(CUT[0], b"data: \xff\xff\n\n"),
-    "half a character": streams(b"data: \xe4\xbd"),
-    "error in the stream": streams(CUT[0], event({"error": {"message": "engine died", "code": 500}})),
-    "no list": streams(event({"choices": "x"})),
-}
-
-
-@pytest.mark.parametrize("how", TRANSIENT)
-def test_what_may_pass_is_asked_again_and_counts_once(told: ToldServer, model: Opened, how: str) -> None:
-    told.does(TRANSIENT[how], TRANSIENT[how])
-    answer, increments = model.ask()
-    assert (answer.text, answer.finish_reason, answer.retries) == ("Hello, world", FinishReason.STOP, 2)
-    assert len(told.asked) == 3 and joined(increments)[0] == "Hello, world"
-    assert answer.output_tokens == 3
-
-
-@pytest.mark.parametrize("how", TRANSIENT)
-def test_what_does_not_pass_ends_in_one_line(told: ToldServer, model: Opened, how: str) -> None:
-    told.otherwise = TRANSIENT[how]
-    answer, _ = model.ask()
-    assert answer.finish_reason is FinishReason.ERROR and answer.retries == 4 and len(told.asked) == 5
-    assert answer.error and "asked 5 times" in answer.error and "\n" not in answer.error
-
-
-def test_the_server_says_how_long_to_wait(told: ToldServer, model: Opened) -> None:
-    told.does(replies(429, {}, {"retry-after": "1"}))
-    started = time.monotonic()
-    model.submit(id="first")
-    time.sleep(0.3)
-    model.submit(id="second")
-    assert {model.until_end()[0].generation_id for _ in range(2)} == {"first", "second"}
-    assert time.monotonic() - started >= 1.0, "nothing is sent before the server wants it"
-    told.does(replies(503, {}, {"retry-after": "3000"}))
-    answer, _ = model.ask(deadline=time.monotonic() + 5)
-    assert answer.finish_reason is FinishReason.ERROR and "asks to wait" in (answer.error or "")
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "words"),
-    [
-        (replies(400, {"error": {"message": "maximum context length is 10"}}), "400 Bad Request: maximum context"),
-        (replies(401, {"detail": "no key"}), "401 Unauthorized: no key"),
-        (replies(404, b"nothing\nhere"), "404 Not Found: nothing here"),
-        (replies(200, {"choices": []}), "instead of a stream"),
-        (
-            replies(307, b"", {"location": "http://elsewhere.example/v1?key=1"}),
-            "redirects to http://elsewhere.example/v1;",
-        ),
-        (streams(event({"error": {"message": "too long", "code": 400}})), "too long"),
-        (streams(event({"object": "error", "message": "too long", "code": 400})), "too long"),
-    ],
-)
-def test_what_stays_wrong_is_asked_once(told: ToldServer, model: Opened, behaviour: Any, words: str) -> None:
-    told.does(behaviour)
-    answer, _ = model.ask()
-    assert answer.finish_reason is FinishReason.ERROR and answer.retries == 0 and len(told.asked) == 1
-    assert answer.error and words in answer.error
-
-
-def test_settings_that_the_server_refuses_are_left_out_and_noted(told: ToldServer, model: Opened) -> None:
-    told.does(replies(400, {"error": {"message": "Unrecognized request argument supplied: top_k"}}))
-    told.does(replies(422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"]}]}))
-    before = model.backend.description.environment
-    answer, _ = model.ask(sampling={"top_k": 3})
-    assert answer.text == "Hello, world" and answer.retries == 0
-    assert not {"top_k", "seed"} & told.asked[2].body.keys() and told.asked[0].body["top_k"] == 3
-    after = model.backend.description.environment
-    assert after.facts["refused"] == ["seed", "top_k"] and after.id != before.id
-    model.ask(sampling={"top_k": 3})
-    assert len(told.asked) == 4, "it is not asked for what it refuses a second time"
-
-
-def test_the_newer_name_of_max_tokens(told: ToldServer, model: Opened) -> None:
-    said = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
-    told.does(replies(400, {"error": {"message": said}}))
-    answer, _ = model.ask(sampling={"max_new_tokens": 9})
-    assert answer.text == "Hello, world"
-    assert "max_tokens" not in told.asked[1].body and told.asked[1].body["max_completion_tokens"] == 9
-
-
-def test_a_value_out_of_range_is_no_unknown_setting(told: ToldServer, model: Opened) -> None:
-    told.does(replies(400, {"error": {"message": "top_k must be at most 100, got 3000"}}))
-    answer, _ = model.ask(sampling={"top_k": 3000})
-    assert answer.finish_reason is FinishReason.ERROR and "at most 100" in (answer.error or "")
-
-
 def test_deadline_and_cancel_keep_the_partial_text_and_close_the_connection(told: ToldServer, opener: Opener) -> None:
     model = opener(base_url=told.url, timeout=30)
     told.does(hangs(event(chat("Par")), event(chat("tial")), seconds=10))
@@ -368,50 +263,6 @@ def test_times_are_those_of_the_try_that_answered(told: ToldServer, model: Opene
     started = time.monotonic()
     answer, _ = model.ask()
     assert answer.retries == 1 and answer.admitted and answer.admitted - started >= 0.9
-
-
-def test_it_is_looked_at_before_it_is_ready(told: ToldServer, opener: Opener) -> None:
-    told.lists("a", "b")
-    with pytest.raises(ModelError, match=r"no model 'told'; it has a, b"):
-        opener(base_url=told.url)
-    model = opener(base_url=told.url, model="b", price={"input": 1, "output": 2})
-    assert model.stages == [LoadStage.PREPARING]
-    description = model.backend.description
-    facts = description.environment.facts
-    assert facts["server"] == told.url and facts["server_model"] == "b" and facts["remote"] is True
-    assert (description.device, description.slots) == ("remote", 8)
-    assert description.facts["price"] == {"input": 1.0, "output": 2.0}
-    del told.pages["/v1/models"]
-    assert opener(base_url=told.url).ask()[0].text == "Hello, world"
-
-
-def test_what_a_server_tells_of_itself(told: ToldServer, opener: Opener) -> None:
-    told.lists(MODEL, owned_by="vllm", max_model_len=4096)
-    told.pages["/version"] = (200, {}, json.dumps({"version": "0.32.1"}).encode())
-    description = opener(base_url=told.url).backend.description
-    assert description.environment.facts["server_version"] == "0.32.1" and description.facts["context"] == 4096
-    assert description.environment.facts["dialect"] == "vllm"
-
-
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_key_that_is_refused(told: ToldServer, opener: Opener, status: int) -> None:
-    told.pages["/v1/models"] = (status, {}, b'{"error": "who are you"}')
-    with pytest.raises(ModelError, match="TOLD_API_KEY"):
-        opener(base_url=told.url, key_env="TOLD_API_KEY")
-    with pytest.raises(ModelError, match="key_env"):
-        opener(base_url=told.url)
-
-
-def test_a_server_that_is_not_there(told: ToldServer, opener: Opener) -> None:
-    started = time.monotonic()
-    with pytest.raises(ModelError, match=r"http://127.0.0.1:9/v1 is not there.*correct base_url"):
-        opener(base_url="http://127.0.0.1:9/v1")
-    with pytest.raises(ModelError, match=r"no-such-host\.invalid"):
-        opener(base_url="http://no-such-host.invalid")
-    told.pages["/v1/models"] = (500, {}, b"oh")
-    with pytest.raises(ModelError, match="answers 500: oh"):
-        opener(base_url=told.url)
-    assert time.monotonic() - started < 20
 
 
 def test_closing_ends_what_runs(told: ToldServer, opener: Opener) -> None:

@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+import re
 import shutil
 import socket
 import ssl
@@ -14,6 +15,7 @@ import pytest
 from tasks.errors import ConfigurationError, ModelError
 from tasks.registry import Registry
 from tasks.registry.entry import OpenAIModel
+from tasks.settings import ROOT
 from tasks.states import FinishReason
 from tests.backends.conftest import KEY, Opener
 from tests.backends.told_server import (
@@ -191,6 +193,16 @@ def test_an_entry_that_contradicts_itself(tmp_path: Path, text: str, line: int, 
         Registry.load(file)
     assert words in raised.value.message and f"models.toml:{line}:" in raised.value.message
     assert "secret" not in raised.value.message
+
+
+def test_the_documented_entries_are_valid(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "backends.md").read_text(encoding="utf-8")
+    for number, example in enumerate(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(example, encoding="utf-8")
+        assert Registry.load(file).names
+    keys = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)))
+    assert set(OpenAIModel.model_fields) - {"name", "backend", "registry_folder"} <= set(keys)
 
 
 def test_an_entry_of_a_source_beside_the_registry(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a server says of itself before anything is asked of it: its models, what it is and its version."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,11 +14,14 @@ from worker.backends.openai.client import Client
 from worker.backends.openai.problems import Refused, TryAgain
 
 TRIES = 3
+INSPECT_SECONDS = 15.0  # for all tries
+ABOUT_SECONDS = 4.0
 TRY_AGAIN_SECONDS = 1.0
 VERSIONS = (("/version", "version"), ("/props", "build_info"), ("/api/version", "version"))
 NAMES = {"llama.cpp": "llamacpp"}  # what servers call themselves in a header, as they call themselves in /v1/models
 MAX_SHOWN = 20  # models in an error
 MAX_FACT = 120  # characters
+NOT_THERE = "{}: {} is not there: {} Start that server, or correct base_url."
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,21 @@ class Inspection:
 
 async def inspect(client: Client, entry: OpenAIModel) -> Inspection:
     """One look at a server that should be there. Raises `ModelError` with its address and what to do."""
-    status, headers, body = await _models(client, entry)
+    try:
+        async with asyncio.timeout(INSPECT_SECONDS):
+            status, headers, body = await _models(client, entry)
+    except TimeoutError:
+        raise ModelError(NOT_THERE.format(entry.name, client.base_url, "it does not answer in time.")) from None
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         key = f"the key in {entry.key_env}" if entry.key_env else "to answer without a key; name its variable: key_env"
         raise ModelError(f"{entry.name}: {client.base_url} refuses {key} ({status}: {client.told(body)}).")
     models = _listed(body) if status == HTTPStatus.OK else None
     dialect = _dialect(headers, models)
-    version, facts = await _about(client)
+    version: str | None = None
+    facts: Mapping[str, Any] = {}
+    with contextlib.suppress(TimeoutError):  # it is no more than nice to know
+        async with asyncio.timeout(ABOUT_SECONDS):
+            version, facts = await _about(client)
     return Inspection(models, dialect, version or (headers.get("server") or "")[:MAX_FACT] or None, facts)
 
 
@@ -89,7 +101,7 @@ async def _models(client: Client, entry: OpenAIModel) -> tuple[int, Mapping[str,
             line = error.line
         if tries_left:
             await asyncio.sleep(TRY_AGAIN_SECONDS)
-    raise ModelError(f"{entry.name}: {client.base_url} is not there: {line} Start that server, or correct base_url.")
+    raise ModelError(NOT_THERE.format(entry.name, client.base_url, line))
 
 
 def _listed(body: bytes) -> dict[str, Mapping[str, Any]] | None:
