@@ -71,6 +71,7 @@ class WorkerProcess:
         consume([queue_name(self.entry.name, lane) for lane in RunKind], "threads", POOL_THREADS)
         runner.state = WorkerState.STOPPED
         self._tell(runner.state)
+        backend.close()
 
     def _connect_signals(self, runner: ChunkExecutor) -> None:
         def ready(**_: Any) -> None:
@@ -98,6 +99,7 @@ class WorkerProcess:
             time.sleep(0.1)
         time.sleep(LEAVE_SECONDS)
         logger.warning("Celery has not ended; ending without it")
+        runner.backend.close()
         os._exit(0)
 
     def _tell(self, state: WorkerState) -> None:

@@ -13,7 +13,7 @@ from tasks.ledger import Ledger
 from tasks.ledger.records import Environment, NewRun, Rendered, Run
 from tasks.queue.dispatch import Dispatcher
 from tasks.queue.live import Live
-from tasks.registry import LocalModel
+from tasks.registry import LocalModel, ModelEntry
 from tasks.sampling import Sampling
 from tasks.settings import Settings
 from tasks.states import FinishReason, RunKind
@@ -32,7 +32,7 @@ ENVIRONMENT = Environment("e", {})
 
 
 class EchoEngine:
-    """Answers with the prompt's last line, in brackets unless it thinks; one that begins with ! fails."""
+    """Answers with the prompt's last line, in brackets unless it thinks; ~ is left out, ! fails."""
 
     slots = 4
 
@@ -57,7 +57,7 @@ class EchoEngine:
             prompt = str(request.prompt)
             self.seen.append(prompt)
             last = prompt.rsplit("\n", 1)[-1]
-            text = last if last.startswith("<") else f"[{last}]"
+            text = last if last.startswith("<") else prompt[1:] if prompt.startswith("~") else f"[{last}]"
             failed = "it fails" if last.startswith("!") else None
             now = time.monotonic()
             if request.streams:
@@ -102,6 +102,23 @@ def test_thinking_is_told_apart_whether_somebody_watches_or_not(streams: bool) -
     told = [(event.thinking, event.text) for event in increments if isinstance(event, Increment)]
     if streams:
         assert tuple(map("".join, zip(*told, strict=True))) == ("let me see", "yes")
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_white_space_before_a_message_of_its_own_is_no_part_of_it(streams: bool) -> None:
+    class Chat(TextRenderer):
+        def answers_apart(self, entry: ModelEntry) -> bool:
+            return True
+
+    backend, _ = make_backend(Chat())
+    *increments, answer = events_of(backend, "<  x", streams)
+    assert isinstance(answer, Answer) and answer.text == "<  x"
+    *increments, answer = events_of(backend, " ", streams)
+    assert isinstance(answer, Answer) and answer.text == "[ ]"
+    *increments, answer = events_of(backend, "~ \n hi  there", streams)
+    assert isinstance(answer, Answer) and answer.text == "hi  there"
+    told = "".join(event.text for event in increments if isinstance(event, Increment))
+    assert told == ("hi  there" if streams else "")
 
 
 def test_an_answer_without_thinking_is_whole() -> None:

@@ -57,6 +57,9 @@ class ChatRenderer:
             raise InvalidInput(f"The prompt cannot be tokenized: {type(error).__name__}: {error}") from error
         return Rendered(text, tuple(tokens))
 
+    def answers_apart(self, entry: ModelEntry) -> bool:
+        return self.way(entry) == Template.CHAT
+
     def splitter(self, rendered: Rendered) -> ThinkingSplitter | None:
         if self.marks is None:
             return None

@@ -21,6 +21,9 @@ class Renderer(Protocol):
     def render(self, conversation: Conversation, entry: ModelEntry) -> Rendered:
         """Raises `InvalidInput` for a conversation that the model's template cannot take."""
 
+    def answers_apart(self, entry: ModelEntry) -> bool:
+        """Whether an answer is a message of its own, which white space before it does not belong to."""
+
     def splitter(self, rendered: Rendered) -> ThinkingSplitter | None:
         """What parts thinking from the answer to this prompt; None for a model that never thinks."""
 
@@ -84,6 +87,7 @@ class _Listener:
     ):
         self.generation, self.rendered, self.renderer = generation, rendered, renderer
         self.splitter, self.sink = splitter, sink
+        self._trims = renderer.answers_apart(generation.entry)
         self._thinking: list[str] = []
         self._text: list[str] = []
         self._answer_started: float | None = None
@@ -97,6 +101,9 @@ class _Listener:
             self._finish(event)
 
     def _take(self, thinking: str, text: str) -> None:
+        if self._trims:
+            text = text.lstrip()
+            self._trims = not text
         if self.splitter is not None:
             self._thinking.append(thinking)
             self._text.append(text)
@@ -106,7 +113,8 @@ class _Listener:
             self.sink(Increment(self.generation.id, text, thinking))
 
     def _finish(self, result: Result) -> None:
-        text, thinking = result.text, ""
+        apart = self.renderer.answers_apart(self.generation.entry)
+        text, thinking = result.text.lstrip() if apart else result.text, ""
         if self.splitter is not None:
             self._take(*self.splitter.finish())
             text, thinking = "".join(self._text), "".join(self._thinking)

@@ -12,6 +12,9 @@ class TextRenderer:
     def render(self, conversation: Conversation, entry: ModelEntry) -> Rendered:
         return Rendered("\n".join(message.content for message in conversation), ())
 
+    def answers_apart(self, entry: ModelEntry) -> bool:
+        return False
+
     def splitter(self, rendered: Rendered) -> ThinkingSplitter | None:
         return None
 

@@ -179,9 +179,9 @@ class Reading:
         """Keep what came; white space between thinking and answer belongs to neither."""
         if thinking:
             self._thinking.append(thinking)
-        if self._thinking and not self._text:
-            text = text.lstrip()
-            self._answer_started = time.monotonic() if text else None
+        if not self._text and (self.api is Api.CHAT or self._thinking):
+            text = text.lstrip()  # what a chat template leaves between its mark and the answer belongs to neither
+            self._answer_started = time.monotonic() if text and self._thinking else None
         if text:
             self._text.append(text)
         return text, thinking
