@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -57,6 +59,12 @@ def drop_tensor(folder: Path, name: str) -> None:
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
+def poison(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"].fill_(float("nan"))
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
 def blow_up(folder: Path) -> None:
     """Make the weights as large as no machine's memory; the file's numbers are holes that take no disk."""
     header = {"huge": {"dtype": "F32", "shape": [MANY_BYTES // 4], "data_offsets": [0, MANY_BYTES]}}
@@ -94,6 +102,16 @@ def gguf_in(folder: Path, spoil: Callable[[Path], None] | None = None, name: str
     write_gguf(folder / name)
     if spoil is not None:
         spoil(folder / name)
+
+
+def foreign_gguf(folder: Path) -> None:
+    writer = gguf.GGUFWriter(folder / "tiny.gguf", "qwertz")
+    writer.add_block_count(1)
+    writer.add_tensor("token_embd.weight", np.zeros((4, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 @dataclass(frozen=True)
@@ -139,6 +157,7 @@ CASES = [
         lambda f: drop_tensor(f, "model.layers.1.mlp.up_proj.weight"),
         ("lacks 1 weight", "model.layers.1.mlp.up_proj.weight"),
     ),
+    Case("numbers that are none", poison, ("NaN", "float32", "again")),
     Case("more layers than there are", lambda f: edit_config(f, num_hidden_layers=3), ("lacks 9 weights", "layers.2")),
     Case("too large", blow_up, ("10000.", "GB are free", "another machine")),
     Case("an adapter alone", as_adapter, ("adapter, not a model", "as source")),
@@ -157,6 +176,7 @@ CASES = [
         ("tiny.gguf is damaged", "header"),
         {"gguf_file": "tiny.gguf"},
     ),
+    Case("GGUF of an unknown model", foreign_gguf, ("qwertz", "llama.cpp's server"), {"gguf_file": "tiny.gguf"}),
     Case(
         "a part of a GGUF file",
         lambda f: gguf_in(f, name="a-00001-of-00002.gguf"),

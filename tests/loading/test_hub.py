@@ -14,12 +14,14 @@ from transformers import AutoModelForCausalLM, BertTokenizer, GPT2Config, PreTra
 from tasks.errors import ModelError
 from tasks.registry import Registry
 from tasks.registry.entry import LocalModel
+from tasks.registry.hub import HUB_SECONDS
 from tasks.registry.hub import ask as ask_hub
 from tasks.settings import ROOT
 from tasks.states import LoadStage
 from tests.engine.tiny import byte_tokenizer, expect
 from tests.loading.checkpoints import Reports, ask, entry_for, opened, save, write_gguf
 from tests.loading.hub import COMMIT, serving
+from worker.backends import source
 from worker.backends.loading import open_backend
 from worker.backends.source import locate
 
@@ -73,8 +75,8 @@ def test_only_the_gguf_file_that_is_asked_for_is_downloaded(tmp_path: Path, monk
     shutil.copy(file, file.with_name("tiny-Q4_0.gguf"))
     with serving(file.parent, REPO) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.address)
-        source = locate(entry_for(REPO, gguf_file=file.name), Reports())
-        assert hub.sent == [file.name] and (source.folder / file.name).read_bytes() == file.read_bytes()
+        found = locate(entry_for(REPO, gguf_file=file.name), Reports())
+        assert hub.sent == [file.name] and (found.folder / file.name).read_bytes() == file.read_bytes()
         with pytest.raises(ModelError, match=r"has nothing that is asked for.*tiny-Q4_0\.gguf"):
             locate(entry_for(REPO, gguf_file="other.gguf"), Reports())
 
@@ -99,6 +101,8 @@ def test_a_hub_out_of_reach_is_said_at_once(
 
 
 def test_a_hub_that_never_answers_is_waited_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert HUB_SECONDS <= 10
+    monkeypatch.setattr(source, "HUB_SECONDS", 2.0)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(8)

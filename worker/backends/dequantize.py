@@ -12,8 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from tasks.errors import ModelError
 from tasks.host.supervisor import PR_SET_PDEATHSIG
-from worker.backends.failures import explain
+from worker.backends.failures import explain, first_line
 from worker.backends.weights import check_keys
+
+NOT_SUPPORTED = "not supported yet"
 
 
 def main() -> int:
@@ -33,13 +35,21 @@ def main() -> int:
 def dequantize(path: Path, folder: Path, dtype: torch.dtype) -> None:
     """Write weights, config, tokenizer and chat template of the file ``path`` to ``folder``. Raises `ModelError`."""
     place = {"gguf_file": path.name, "local_files_only": True}
-    model, info = AutoModelForCausalLM.from_pretrained(
-        path.parent,
-        **place,
-        dtype=dtype,
-        quantization_config=GgufConfig(dequantize=True),
-        output_loading_info=True,
-    )
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            path.parent,
+            **place,
+            dtype=dtype,
+            quantization_config=GgufConfig(dequantize=True),
+            output_loading_info=True,
+        )
+    except ValueError as error:
+        if NOT_SUPPORTED not in str(error):
+            raise
+        raise ModelError(
+            f"{first_line(error).rstrip('.')} by transformers {transformers.__version__}; run it by llama.cpp's server "
+            "(backend = 'openai' with serve), or use the model's safetensors."
+        ) from error
     check_keys(info)
     tokenizer = AutoTokenizer.from_pretrained(path.parent, **place)
     if not tokenizer.get_vocab():

@@ -32,7 +32,7 @@ from worker.backends.memory import check_memory, taken
 from worker.backends.protocol import Description, Report
 from worker.backends.source import Source, locate, locate_adapter
 from worker.backends.stops import stop_tokens
-from worker.backends.weights import load_weights
+from worker.backends.weights import check_numbers, load_weights
 from worker.engine import native
 from worker.engine.choice import make_engine
 from worker.engine.protocol import Engine, Request, Result
@@ -145,7 +145,9 @@ def _open_model(files: Files, device: torch.device, dtype: torch.dtype) -> Any:
     model = load_weights(files.folder, dtype)
     if files.adapter is not None:
         model = merge_adapter(model, files.adapter)
-    return model.to(device)
+    model = model.to(device)
+    check_numbers(model)
+    return model
 
 
 def _load_kernels(report: Report) -> native.Native | None:

@@ -78,6 +78,24 @@ def check_keys(info: Mapping[str, Any]) -> None:
         raise ModelError(f"its weights cannot be taken over: {str(errors[0]).splitlines()[0]}")
 
 
+def check_numbers(model: Any) -> None:
+    """Raise `ModelError` for a model that computes NaN, which damaged weights or too narrow a dtype lead to."""
+    try:
+        with torch.inference_mode():
+            tokens = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+            logits = model(input_ids=tokens, use_cache=False).logits
+    except Exception as error:
+        # What a model cannot do by itself is found out, and said, where an engine is chosen for it.
+        logger.info("the model was not tried before an engine was chosen: %s", error)
+        return
+    if logits.isnan().any():
+        name = str(model.dtype).removeprefix("torch.")
+        raise ModelError(
+            f"it computes no usable numbers as {name} (NaN); set dtype = 'float32', or download or copy its weights "
+            "again."
+        )
+
+
 def _count(names: list[Any], word: str) -> str:
     return f"{len(names)} {word}{'' if len(names) == 1 else 's'}"
 
