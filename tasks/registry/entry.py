@@ -7,16 +7,20 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from tasks.errors import InvalidInput
 from tasks.sampling import check_settings, merge
 from tasks.schema import Characters, Flag, Said, Schema, Seconds, one_of, whole
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 DEVICE = re.compile(r"auto|cpu|cuda:\d+")
+VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,99}")
 LANGUAGES = ("zh", "en")
+PRICES = ("input", "output")
 MODELSCOPE = "modelscope:"
 MAX_SLOTS = 1024
 
@@ -72,6 +76,38 @@ def _texts(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping) or not all(k in LANGUAGES and isinstance(v, str) for k, v in value.items()):
         raise PydanticCustomError("texts", 'must be a table such as {{ zh = "诗人", en = "Poet" }}')
     return dict(value)
+
+
+def _base_url(value: Any) -> str:
+    """Nothing that may hold a secret: neither may become part of an entry, which is stored with every run."""
+    parts = urlsplit(value) if isinstance(value, str) and len(value) <= 1000 else None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or _port(parts) is None:
+        raise PydanticCustomError("base_url", "must be an address such as 'https://api.example.com/v1'")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise PydanticCustomError("base_url", "must have no user, password or query; name the key's variable: key_env")
+    return str(value).rstrip("/")
+
+
+def _port(parts: SplitResult) -> int | None:
+    try:
+        return parts.port or 0
+    except ValueError:
+        return None
+
+
+def _key_env(value: Any) -> str:
+    # The value is not repeated in the error: it may be the key itself.
+    if not isinstance(value, str) or not VARIABLE.fullmatch(value):
+        raise PydanticCustomError("key_env", "must name a variable such as EXAMPLE_API_KEY, and never be the key")
+    return value
+
+
+def _price(value: Any) -> dict[str, float]:
+    if isinstance(value, Mapping) and value.keys() <= set(PRICES):
+        amounts = value.values()
+        if all(isinstance(one, int | float) and not isinstance(one, bool) and 0 <= one < 1e9 for one in amounts):
+            return {key: float(one) for key, one in value.items()}
+    raise PydanticCustomError("price", "must be a table such as {{ input = 0.5, output = 1.5 }}, per million tokens")
 
 
 Cores = Annotated[tuple[Annotated[int, whole(0, 4095)], ...], Said("must be a list of core numbers such as [0, 1]")]
@@ -165,29 +201,56 @@ class OpenAIModel(Entry):
     """A model of a server that speaks OpenAI's interface: at ``base_url``, or started by the worker with ``serve``.
 
     ``model`` is its name there (default: the entry's own), ``key_env`` the name of the variable that holds the key,
-    ``price`` what a million tokens cost, ``tokenizer`` a folder or hub id to count tokens with where the server tells
-    no usage, ``private`` whether an address of a private network may be asked. In ``serve``, ``{source}``, ``{port}``
-    and ``{slots}`` are filled in.
+    ``price`` what a million tokens cost, ``tokenizer`` a folder or a ``tokenizer.json`` to count tokens with where the
+    server tells no usage, ``private`` whether an address of a private network may be asked, ``timeout`` how many
+    seconds the server may take to send a byte. In ``serve``, ``{source}``, ``{port}`` and ``{slots}`` are filled in.
     """
 
     backend: Literal[BackendKind.OPENAI]
-    base_url: Line | None = None
+    base_url: Annotated[str, BeforeValidator(_base_url)] | None = None
     serve: Annotated[tuple[Line, ...], Said("must be a list of words such as ['vllm', 'serve', '{source}']")] = ()
     source: Line | None = None
     model: Line | None = None
     api: Annotated[Api, one_of(*Api)] = Api.CHAT
-    key_env: Line | None = None
+    key_env: Annotated[str, BeforeValidator(_key_env)] | None = None
     concurrency: Annotated[int, whole(1, MAX_SLOTS)] = 8
     timeout: Annotated[float, Seconds(3600)] = 60.0
-    price: dict[str, float] = Field(default_factory=dict)
+    price: Annotated[dict[str, float], BeforeValidator(_price)] = Field(default_factory=dict)
     tokenizer: Line | None = None
     private: Flag = False
 
     identity_fields: ClassVar[tuple[str, ...]] = ("backend", "source", "model", "api")
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> "OpenAIModel":
+        """Raises `InvalidInput` that names the key which contradicts another."""
+        words = " ".join(self.serve)
+        if self.serve and not self.base_url and "{port}" not in words:
+            raise InvalidInput("serve must pass the port, such as '--port', '{port}'.", "serve")
+        if "{source}" in words and self.source is None:
+            raise InvalidInput("serve names {source}, which the entry does not give; add source.", "serve")
+        if self.api is Api.CHAT and self.template not in (None, Template.CHAT):
+            raise InvalidInput("template is the server's own with api = 'chat'; use api = 'completions'.", "template")
+        if self.api is Api.COMPLETIONS:
+            if self.template == Template.CHAT:
+                raise InvalidInput("template 'chat' needs api = 'chat'; 'completions' sends plain text.", "template")
+            for key in ("system", "thinking"):
+                if getattr(self, key) is not None:
+                    raise InvalidInput(f"{key} needs api = 'chat'; 'completions' sends plain text.", key)
+        return self
+
     @property
     def slots(self) -> int:
         return self.concurrency
+
+    @property
+    def location(self) -> str | None:
+        """Where ``source`` leads: an absolute path or a hub id."""
+        return None if self.source is None else _located(self.source, self.registry_folder)
+
+    @property
+    def tokenizer_location(self) -> Path | None:
+        return None if self.tokenizer is None else (self.registry_folder / self.tokenizer).resolve()
 
 
 ModelEntry = LocalModel | OpenAIModel

@@ -17,7 +17,7 @@ from tasks.states import LoadStage
 from tests.engine.tiny import byte_tokenizer, character_tokenizer, reference_model
 from worker.backends.loading import open_backend
 from worker.backends.local import LocalBackend
-from worker.backends.protocol import Answer, Event, Generation
+from worker.backends.protocol import Answer, Event, Generation, Increment
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -59,7 +59,8 @@ def ask(entry: LocalModel, backend: LocalBackend, prompt: str, tokens: int = 8) 
         event = events.get(timeout=120)
         if isinstance(event, Answer):
             return shown, event
-        shown += event.text  # type: ignore[union-attr]
+        assert isinstance(event, Increment), event
+        shown += event.text
 
 
 def save(folder: Path, kind: str = "llama", *, bin_file: bool = False, shards: int = 1) -> Path:

@@ -39,6 +39,7 @@ from worker.engine.protocol import Engine, Request, Result
 
 logger = logging.getLogger(__name__)
 transformers.utils.logging.disable_progress_bar()
+transformers.utils.logging.set_verbosity_error()  # what it warns of, such as missing weights, is an error here
 
 BUILD_SECONDS = 2.0  # kernels that are there load in less
 WARM_UP_PROMPT, WARM_UP_TOKENS = "Hello", 4
@@ -61,10 +62,10 @@ def open_backend(entry: LocalModel, report: Report) -> LocalBackend:
         return start_where_loaded(lambda: _load(entry, report))
     except Exception as error:
         if not isinstance(error, ModelError):
-            logger.info("%s cannot be loaded", entry.name, exc_info=error)
+            logger.debug("%s cannot be loaded", entry.name, exc_info=error)
         said = explain(error).removeprefix(f"{entry.name}: ")
-        where = "" if entry.source in said or entry.location in said else f"cannot load {entry.source}: "
-        raise ModelError(f"{entry.name}: {where}{said}.") from error
+        where = "" if entry.source in said or entry.location in said else f" {entry.source}"
+        raise ModelError(f"{entry.name}: cannot load{where}: {said}.") from error
 
 
 def _load(entry: LocalModel, report: Report) -> tuple[LocalBackend, EngineLoop]:
