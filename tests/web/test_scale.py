@@ -141,12 +141,15 @@ def blocks_of(settings: Settings, prompts: int) -> dict[str, int]:
     try:
         run = finished_run(ledger, prompts)
         found = {}
+        with ledger.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("VACUUM ANALYZE")  # or else autovacuum does it, at any moment of the test
         for path in PATHS:
             selects = selects_of(settings, path.format(run=run))
             with ledger.database.read() as connection:
                 # So small a table is read and joined whole because that is cheap, not because there is no other way.
                 for way in ("seqscan", "hashjoin", "mergejoin"):
                     connection.exec_driver_sql(f"SET enable_{way} = off")
+                connection.exec_driver_sql("SET max_parallel_workers_per_gather = 0")
                 plans = [_explain(connection, sql, parameters) for sql, parameters in selects]
             found[path] = sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in plans)
         return found
