@@ -85,8 +85,10 @@ def _load(entry: LocalModel, report: Report) -> tuple[LocalBackend, EngineLoop]:
     kernels = _load_kernels(report) if device.type == "cpu" else None
     report(LoadStage.PREPARING)
     parameters = model.num_parameters()
+    held = [model]
+    del model  # or there would be two for a while, should it have to be loaded again
     choice = make_engine(
-        model,
+        held.pop(),
         tokenizer,
         slots=entry.slots,
         max_context=context,
