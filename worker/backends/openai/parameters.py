@@ -101,7 +101,10 @@ class Parameters:
             "seed": sampling.seed % SEEDS,
             **off,
         }
-        if sampling.top_k:
+        if sampling.temperature == 0.0:
+            # The likeliest token is the same whatever else is cut off; llama.cpp sorts its vocabulary for each cut.
+            asked |= {"top_k": 1} if "top_k" in off else {}
+        elif sampling.top_k:
             asked["top_k"] = sampling.top_k
         if sampling.repetition_penalty != 1.0:
             if "repeat_penalty" in off:
