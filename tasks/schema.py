@@ -9,13 +9,14 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     ValidationError,
     model_validator,
 )
@@ -181,3 +182,50 @@ def flag(value: Any) -> bool:
 
 
 Flag = Annotated[bool, BeforeValidator(flag)]
+
+
+@dataclass(frozen=True)
+class Many:
+    """For ``Annotated`` of a list or a dict: of ``least`` to ``most`` values, called ``what`` in its error.
+
+    Only the first value that is wrong is told: a list may have a million.
+    """
+
+    what: str
+    most: int
+    least: int = 0
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        limits = f"{self.least} to {self.most}" if self.least else f"at most {self.most}"
+        inner: dict[str, Any] = {**handler(source), "max_length": self.most, "min_length": self.least}
+        kind, name = (list, "a list") if inner["type"] == "list" else (dict, "an object")
+        if kind is list:
+            inner["fail_fast"] = True
+        words = {"words": f"must be {name} of {limits} {self.what}"}
+
+        def check(value: Any, validate: core_schema.ValidatorFunctionWrapHandler) -> Any:
+            if not isinstance(value, kind) or not self.least <= len(value) <= self.most:
+                raise PydanticCustomError("limits", "{words}", words)
+            return validate(value)
+
+        return core_schema.no_info_wrap_validator_function(check, cast(CoreSchema, inner))
+
+
+@dataclass(frozen=True)
+class TextOr:
+    """For ``Annotated`` of an object: a text stands for the object whose field ``field`` it is.
+
+    Errors then name the text itself, and a list of a million texts costs no object each.
+    """
+
+    field: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def check(value: Any, inner: core_schema.ValidatorFunctionWrapHandler) -> Any:
+            return value if isinstance(value, str) else inner(value)
+
+        return core_schema.no_info_wrap_validator_function(check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        text = {"type": "string", "description": f"The same as an object with nothing but `{self.field}`"}
+        return {"anyOf": [text, handler(schema)]}

@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel
 
 from tasks.errors import InvalidInput, NotFound
-from tasks.files.read.text import read_text
+from tasks.files.read import read
 from tasks.ledger.completions import Place, place_of
 from tasks.ledger.records import Run
 from tasks.states import RunAction, RunKind
@@ -45,13 +45,13 @@ def submit() -> ResponseReturnValue:
 
 @blueprint.post("/runs/file")
 def submit_file() -> ResponseReturnValue:
-    """A text file as the body, read as it comes in."""
+    """A file of prompts as the body, read as it comes in."""
     if request.mimetype != "application/octet-stream":
         raise UnsupportedType("Send the file as it is, with the header Content-Type: application/octet-stream.")
     try:
         query = received.query(requests.FileQuery)
         run, _ = service().submit(
-            prompts=read_text(io.BufferedReader(cast(io.RawIOBase, request.stream)), query.name),
+            prompts=read(io.BufferedReader(cast(io.RawIOBase, request.stream)), query.name),
             models=query.models,
             sampling={},
             samples=query.samples,

@@ -14,7 +14,7 @@ import click
 
 from tasks.conversation import checked
 from tasks.errors import InvalidInput, Unavailable
-from tasks.files.read.text import read_text
+from tasks.files.read import read
 from tasks.states import RunAction
 
 POLL_SECONDS = 0.5
@@ -79,11 +79,11 @@ def _open(request: urllib.request.Request) -> Any:
 
 
 def run_file(base: str, file: Path, models: list[str], samples: int) -> None:
-    """Submit the prompts of a text file, show a bar with rate and time left, then a table."""
+    """Submit the prompts of a file, show a bar with rate and time left, then a table."""
     query = urllib.parse.urlencode({"name": file.name, "samples": samples, "models": models}, doseq=True)
     try:
         with file.open("rb") as stream:
-            for _ in checked(read_text(stream, file.name)):
+            for _ in checked(read(stream, file.name)):
                 pass  # what is wrong with the file is said before anything of it is sent
             stream.seek(0)
             run = call(f"{base}/api/runs/file?{query}", stream)

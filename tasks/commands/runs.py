@@ -17,7 +17,11 @@ from tasks.states import RunAction
 @click.option("--samples", default=1, show_default=True, type=click.IntRange(1, 16))
 @click.option("--url", default=DEFAULT_URL, show_default=True, envvar="TOUCHSTONE_URL")
 def run(file: Path, models: str, samples: int, url: str) -> None:
-    """Put the prompts of FILE (one a line, or blocks between lines of ---) to the models, with a progress bar."""
+    """Put the prompts of FILE to the models, with a progress bar.
+
+    FILE holds a prompt a line, blocks between lines of ---, or JSON objects, one a line, with conversations as the API
+    takes them.
+    """
     client.run_file(url, file, [name for name in models.split(",") if name], samples)
 
 

@@ -74,7 +74,9 @@ def test_what_is_off_is_not_sent_but_to_servers_with_defaults_of_their_own(told:
     assert not {"top_k", "repetition_penalty", "stop", "chat_template_kwargs"} & told.asked[-1].body.keys()
     told.lists(MODEL, owned_by="llamacpp")
     cpp = opener(base_url=told.url)
-    cpp.ask()
+    cpp.ask(sampling={"temperature": 0.0})
+    assert told.asked[-1].body["top_k"] == 1
+    cpp.ask(sampling={"temperature": 1.0})
     assert {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0}.items() <= told.asked[-1].body.items()
     cpp.ask(sampling={"repetition_penalty": 1.2})
     assert {"repeat_penalty": 1.2, "repeat_last_n": 32_768}.items() <= told.asked[-1].body.items()

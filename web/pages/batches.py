@@ -8,6 +8,7 @@ from flask.typing import ResponseReturnValue
 
 from tasks.conversation import NewPrompt
 from tasks.errors import TouchstoneError
+from tasks.files.read import read
 from tasks.files.read.text import read_text
 from tasks.states import RunKind
 from web import cards, security
@@ -48,5 +49,5 @@ def _prompts() -> Iterator[NewPrompt]:
     """Prompts of the file, or else of the text box."""
     file = request.files.get("file")
     if file and file.filename:
-        return read_text(file.stream, file.filename)
+        return read(file.stream, file.filename)
     return read_text(io.BytesIO(request.form.get("prompts", "").encode()), "The text box")

@@ -1,115 +1,27 @@
 """What the API takes: bodies and query parameters."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Self
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
-from tasks.conversation import (
-    MAX_MESSAGES,
-    MAX_PROMPT_CHARACTERS,
-    MAX_PROMPTS,
-    Message,
-    NewPrompt,
-    Role,
-    filled,
-    split,
-)
+from tasks.conversation import MAX_PROMPTS, NewPrompt
 from tasks.errors import InvalidInput
+from tasks.prompt_schema import MAX_NAME, Messages, Name, PromptBody, Text
 from tasks.sampling import SamplingSettings
-from tasks.schema import Characters, Said, Schema, Seconds, one_of, whole
+from tasks.schema import Characters, Many, Said, Schema, Seconds, TextOr, one_of, whole
 from tasks.service import MAX_DEADLINE, MAX_PRIORITY, MAX_SAMPLES
 from tasks.states import RunKind
-from web.schema.values import MAX_CHECK_CHARACTERS, FromText, Many, TextOr, check_of
+from web.schema.values import FromText
 
 MAX_PAGE = 1000
-MAX_NAME = 100
-MAX_MANY = 100
 
-Text = Annotated[str, Characters(MAX_PROMPT_CHARACTERS)]
-Name = Annotated[str, Characters(MAX_NAME, 1)]
-Check = Annotated[
-    dict[str, Any],
-    BeforeValidator(check_of),
-    WithJsonSchema(
-        {
-            "type": "object",
-            "properties": {"type": {"type": "string", "minLength": 1, "maxLength": MAX_NAME}},
-            "required": ["type"],
-            "description": f"Further keys are free; its JSON has at most {MAX_CHECK_CHARACTERS} characters",
-        }
-    ),
-]
 Names = Annotated[
     list[Annotated[str, Characters(MAX_NAME)]],
     Many("names", 1000),
     Said("must be a list of names; GET /api/models shows them"),
 ]
 Samples = Annotated[int, whole(1, MAX_SAMPLES)]
-
-
-class MessageBody(Schema):
-    """One message of a conversation."""
-
-    role: Annotated[Role, one_of(*Role)]
-    content: Text
-
-
-Messages = Annotated[list[MessageBody], Many("messages, the last of the user", MAX_MESSAGES, 1)]
-
-
-class PromptBody(Schema):
-    """A prompt: a text or a conversation, and what belongs to it."""
-
-    prompt: Text | None = Field(default=None, description="The user's message; give this or `messages`")
-    messages: Messages | None = None
-    system: Text | None = Field(default=None, description="The system message, where `messages` has none")
-    category: Name | None = None
-    reference: Text | None = Field(default=None, description="An answer known to be right")
-    checks: Annotated[list[Check], Many("checks", MAX_MANY)] = Field(
-        default_factory=list, description="What an answer has to fulfil"
-    )
-    tags: Annotated[list[Name], Many("tags", MAX_MANY)] = Field(default_factory=list)
-    variables: Annotated[dict[Name, Text], Many("texts by name", MAX_MANY)] | None = Field(
-        default=None, description="What stands for `{{name}}` in the messages"
-    )
-    custom_id: Annotated[str, Characters(512, 1)] | None = Field(default=None, description="An id of your own")
-    follows: Annotated[int, whole(0, MAX_PROMPTS - 1)] | None = Field(
-        default=None, description="Index (from 0) of the prompt whose conversation this one continues"
-    )
-
-    @model_validator(mode="after")
-    def _says_something_once(self) -> Self:
-        if (self.prompt is None) == (self.messages is None):
-            raise PydanticCustomError("one_of", "must have either prompt or messages")
-        return self
-
-    def to_prompt(self, field: str, system: str | None = None) -> NewPrompt:
-        """The prompt as the service takes it; ``system`` is that of the whole run. Raises `InvalidInput`."""
-        said, history, text = self._said(f"{field}.messages" if field else "messages")
-        if said is not None and self.system is not None:
-            problem = f"{field or 'The body'} has two system messages; give one."
-            raise InvalidInput(problem, f"{field}.system".strip("."))
-        own = self.system if said is None else said
-        prompt = NewPrompt(
-            text=text,
-            system=system if own is None and self.follows is None else own,
-            history=history,
-            follows=self.follows,
-            category=self.category,
-            reference=self.reference,
-            checks=tuple(self.checks),
-            tags=tuple(self.tags),
-            variables=self.variables,
-            custom_id=self.custom_id,
-        )
-        return filled(prompt, field or "prompt")
-
-    def _said(self, field: str) -> tuple[str | None, tuple[Message, ...], str]:
-        if self.messages is None:
-            return None, (), self.prompt or ""
-        return split((Message(message.role, message.content) for message in self.messages), field)
 
 
 class NewRun(Schema):
