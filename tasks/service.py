@@ -14,14 +14,13 @@ from tasks.queue.celery import make_app
 from tasks.queue.dispatch import Dispatcher, DispatchThread
 from tasks.queue.live import Live
 from tasks.registry import Registry
+from tasks.run_schema import PriorityOption, RunOptions
 from tasks.sampling import check_settings
+from tasks.schema import validated
 from tasks.settings import Settings
 from tasks.states import RunAction, RunKind
 
 ARENA_PROMPTS = 8  # a run up to this many prompts is taken for one that a person watches
-MAX_SAMPLES = 16
-MAX_PRIORITY = 9
-MAX_DEADLINE = 86_400.0
 CHUNK_SECONDS = 1.5
 MAX_CHUNK = 256
 
@@ -54,23 +53,20 @@ class Service:
         idempotency key used for another request) and `Unavailable`.
         """
         names = self.registry.choose(models)
-        if isinstance(samples, bool) or not isinstance(samples, int) or not 1 <= samples <= MAX_SAMPLES:
-            raise InvalidInput(f"samples must be a whole number from 1 to {MAX_SAMPLES}.", "samples")
-        if idempotency_key is not None and not 1 <= len(idempotency_key) <= 128:
-            raise InvalidInput("Idempotency-Key must have 1 to 128 characters.", "Idempotency-Key")
-        _check_deadline(deadline)
+        given = {"samples": samples, "deadline": deadline, "idempotency_key": idempotency_key}
+        options = validated(RunOptions, given)
         stream = checked(prompts)
         beginning = list(itertools.islice(stream, ARENA_PROMPTS + 1))
         kind = kind or (RunKind.ARENA if len(beginning) <= ARENA_PROMPTS else RunKind.BULK)
         new = NewRun(
             kind=kind,
             owner=owner,
-            chunk_sizes={name: self.chunk_size(name, samples) for name in names},
+            chunk_sizes={name: self.chunk_size(name, options.samples) for name in names},
             sampling=check_settings(sampling),
-            samples=samples,
+            samples=options.samples,
             title=title,
-            idempotency_key=idempotency_key,
-            deadline=deadline,
+            idempotency_key=options.idempotency_key,
+            deadline=options.deadline,
             entries={name: self.registry.get(name) for name in names},
         )
         run, is_new = self.ledger.runs.submit(new, itertools.chain(beginning, stream))
@@ -139,9 +135,8 @@ class Service:
 
     def prioritise(self, run_id: str, priority: int) -> Run:
         """Let a run go before or after others of its kind. Raises `InvalidInput`, `NotFound` and `Conflict`."""
-        if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > MAX_PRIORITY:
-            raise InvalidInput(f"priority must be a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}.", "priority")
-        self.ledger.control.prioritise(run_id, priority)
+        wanted = validated(PriorityOption, {"priority": priority})
+        self.ledger.control.prioritise(run_id, wanted.priority)
         return self.ledger.runs.get(run_id)
 
     def delete(self, run_id: str) -> None:
@@ -153,9 +148,3 @@ class Service:
             return bool(self.live.client.ping())
         except RedisError:
             return False
-
-
-def _check_deadline(seconds: float | None) -> None:
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if seconds is not None and not (is_number and 0 < seconds <= MAX_DEADLINE):
-        raise InvalidInput(f"deadline must be a number of seconds above 0, at most {MAX_DEADLINE:.0f}.", "deadline")

@@ -12,6 +12,7 @@ from tasks.errors import InvalidInput, NotFound
 from tasks.files.read import read
 from tasks.ledger.completions import Place, place_of
 from tasks.ledger.records import Run
+from tasks.run_schema import PriorityOption
 from tasks.states import RunAction, RunKind
 from web import cards, events, received, views
 from web.host import service
@@ -128,7 +129,7 @@ def give_up(run_id: str, model: str) -> ResponseReturnValue:
 
 @blueprint.post("/runs/<run_id>/priority")
 def prioritise(run_id: str) -> ResponseReturnValue:
-    return _described(service().prioritise(run_id, received.body(requests.Priority).priority))
+    return _described(service().prioritise(run_id, received.body(PriorityOption).priority))
 
 
 @blueprint.delete("/runs/<run_id>")

@@ -7,14 +7,14 @@ import click
 
 from tasks.commands import client
 from tasks.commands.group import DEFAULT_URL, main
-from tasks.service import MAX_PRIORITY
+from tasks.run_schema import MAX_PRIORITY, MAX_SAMPLES
 from tasks.states import RunAction
 
 
 @main.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--models", default="", help="Names, separated by commas [all].")
-@click.option("--samples", default=1, show_default=True, type=click.IntRange(1, 16))
+@click.option("--samples", default=1, show_default=True, type=click.IntRange(1, MAX_SAMPLES))
 @click.option("--url", default=DEFAULT_URL, show_default=True, envvar="TOUCHSTONE_URL")
 def run(file: Path, models: str, samples: int, url: str) -> None:
     """Put the prompts of FILE to the models, with a progress bar.

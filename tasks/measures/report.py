@@ -30,6 +30,7 @@ class ReportModel:
     pending: int
     latency: LatencySummary | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,11 @@ def _models(report: RunReport, language: Language) -> Iterator[str]:
             for m in report.models
         ),
     )
+    for m in report.models:
+        settings = ", ".join(f"{inert(name)} = {inert(str(value))}" for name, value in m.settings.items())
+        if settings:
+            yield ""
+            yield f"- {inert(m.name)}, {text('settings', language)}: {settings}"
 
 
 def _automatic(report: RunReport, language: Language) -> Iterator[str]:

@@ -9,6 +9,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "prompts": ("提示数", "Prompts"),
     "samples": ("每条提示的样本数", "Samples a prompt"),
     "sampling": ("解码设置", "Decoding settings"),
+    "settings": ("生效的设置", "effective settings"),
     "models": ("模型", "Models"),
     "model": ("模型", "Model"),
     "revision": ("版本", "Revision"),

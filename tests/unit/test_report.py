@@ -33,7 +33,7 @@ def report(**changes):
         "samples": 1,
         "sampling": {"temperature": 0.7, "stop": ["。"]},
         "touchstone": "1.0.0",
-        "models": [ReportModel("gpt2", "abc123", 38, 1, 1, 0, LATENCY, {"torch": "2.13.0"})],
+        "models": [ReportModel("gpt2", "abc123", 38, 1, 1, 0, LATENCY, {"torch": "2.13.0"}, {"temperature": 0.8})],
         "automatic": axes_of(rows),
     }
     return RunReport(**(facts | changes))
@@ -42,6 +42,11 @@ def report(**changes):
 def cells(text, start):
     line = next(line for line in text.splitlines() if line.startswith(start))
     return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_effective_settings_of_each_model_are_said() -> None:
+    assert "gpt2, effective settings: temperature = 0\\.8" in render(report())
+    assert "生效的设置: temperature = 0\\.8" in render(report(), "zh")
 
 
 def test_what_a_reader_needs_is_there():

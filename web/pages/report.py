@@ -6,6 +6,7 @@ from flask.typing import ResponseReturnValue
 from markdown_it import MarkdownIt
 
 from tasks.errors import Unavailable
+from tasks.ledger.records import Run
 from tasks.measures.report import ReportExample, ReportModel, RunReport, render
 from tasks.settings import ROOT
 from tasks.version import VERSION
@@ -53,7 +54,10 @@ def _report(run_id: str) -> RunReport:
     for name, counts in run.models.items():
         shown = _environment(run_id, name)
         numbers = (counts.done, counts.failed, counts.cancelled, counts.pending)
-        models.append(ReportModel(name, shown.get("revision", ""), *numbers, standing.latency.get(name), shown))
+        settings = _settings(run, name)
+        models.append(
+            ReportModel(name, shown.get("revision", ""), *numbers, standing.latency.get(name), shown, settings)
+        )
     first = ledger.completions.for_prompts(run_id, 0, EXAMPLES)
     examples = [
         ReportExample(prompt.text, {row.model: row.text for row in first if row.idx == prompt.idx and row.sample == 0})
@@ -71,6 +75,13 @@ def _report(run_id: str) -> RunReport:
         automatic=standing.scores,
         examples=examples,
     )
+
+
+def _settings(run: Run, model: str) -> dict[str, object]:
+    """What a model's completions were made with, by its entry and the run; nothing for runs of older ledgers."""
+    entry = run.entries.get(model)
+    effective = entry.effective(run.sampling) if entry else {}
+    return {name: value for name, value in effective.items() if value not in (None, [])}
 
 
 def _environment(run_id: str, model: str) -> dict[str, str]:

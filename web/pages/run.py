@@ -5,11 +5,12 @@ from flask.typing import ResponseReturnValue
 
 from tasks.errors import TouchstoneError
 from tasks.measures.answers import completion_phases
+from tasks.run_schema import PriorityOption
 from tasks.schema import validated
 from tasks.states import RunAction, RunState
 from web import chips, language, turns
 from web.host import figures, service
-from web.schema.requests import FollowUp, Priority
+from web.schema.requests import FollowUp
 from web.schema.values import number_of
 
 PAGE = 50
@@ -51,7 +52,7 @@ def give_up(run_id: str, model: str) -> ResponseReturnValue:
 @blueprint.post("/runs/<run_id>/priority")
 def prioritise(run_id: str) -> ResponseReturnValue:
     given = {"priority": number_of(request.form.get("priority"))}
-    service().prioritise(run_id, validated(Priority, given).priority)
+    service().prioritise(run_id, validated(PriorityOption, given).priority)
     return _back(run_id)
 
 

@@ -5,6 +5,7 @@ from http import HTTPMethod
 
 from pydantic import BaseModel
 
+from tasks.run_schema import PriorityOption
 from tasks.states import RunAction
 from web.schema import answers, requests
 
@@ -111,7 +112,7 @@ OPERATIONS = (
         f"{RUN}/priority",
         "Let a run go before (above 0) or after others of its kind",
         answers.Run,
-        body=requests.Priority,
+        body=PriorityOption,
     ),
     Operation(GET, "/api/models", "The models, with the state of their workers", answers.Models),
     Operation(GET, "/api/workers", "Worker processes", answers.Workers),

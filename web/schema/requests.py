@@ -8,9 +8,9 @@ from pydantic import Field
 from tasks.conversation import MAX_PROMPTS, NewPrompt
 from tasks.errors import InvalidInput
 from tasks.prompt_schema import MAX_NAME, Messages, Name, PromptBody, Text
+from tasks.run_schema import MAX_SAMPLES, Deadline, Samples
 from tasks.sampling import SamplingSettings
-from tasks.schema import Characters, Many, Said, Schema, Seconds, TextOr, one_of, whole
-from tasks.service import MAX_DEADLINE, MAX_PRIORITY, MAX_SAMPLES
+from tasks.schema import Characters, Many, Said, Schema, TextOr, one_of, whole
 from tasks.states import RunKind
 from web.schema.values import FromText
 
@@ -21,7 +21,6 @@ Names = Annotated[
     Many("names", 1000),
     Said("must be a list of names; GET /api/models shows them"),
 ]
-Samples = Annotated[int, whole(1, MAX_SAMPLES)]
 
 
 class NewRun(Schema):
@@ -38,9 +37,7 @@ class NewRun(Schema):
     kind: Annotated[RunKind, one_of(*RunKind)] | None = Field(
         default=None, description="Arena runs go first; by default a run of few prompts is one"
     )
-    deadline: Annotated[float, Seconds(MAX_DEADLINE)] | None = Field(
-        default=None, description="Seconds that one completion may take"
-    )
+    deadline: Deadline | None = Field(default=None, description="Seconds that one completion may take")
     title: Annotated[str, Characters(200)] = ""
 
     def new_prompts(self) -> Iterator[NewPrompt]:
@@ -62,12 +59,6 @@ class FollowUp(PromptBody):
     follows: Annotated[int, whole(0, MAX_PROMPTS - 1)] = Field(
         description="Index (from 0) of the prompt whose conversation this one continues"
     )
-
-
-class Priority(Schema):
-    """Runs of a higher priority go first."""
-
-    priority: Annotated[int, whole(-MAX_PRIORITY, MAX_PRIORITY)]
 
 
 class Nothing(Schema):

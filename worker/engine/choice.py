@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from tasks.errors import ModelError
+from worker.engine.admission import is_out_of_memory
 from worker.engine.batch import BatchMetadata, Span
 from worker.engine.cache import ATTENTION, SlotCache
 from worker.engine.compatible import CompatibleEngine
-from worker.engine.engine import ContinuousEngine, is_out_of_memory
+from worker.engine.engine import ContinuousEngine
 from worker.engine.native import Native
 from worker.engine.runner import LOOSE, TOLERANCE, TRIAL_TOKENS
 

@@ -1,34 +1,20 @@
 """An engine for models that continuous batching cannot run: slow, and right for whatever transformers runs."""
 
 import heapq
-import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from tasks.states import FinishReason
+from worker.engine.admission import NO_CHOICE, NO_MEMORY, Admission, Emit, end_tokens, is_out_of_memory, report
 from worker.engine.compatible_model import CompatibleModel, State
-from worker.engine.detokenizer import Detokenizer
-from worker.engine.engine import (
-    NO_CHOICE,
-    NO_MEMORY,
-    NOTHING,
-    TOO_LONG,
-    UNKNOWN_TOKEN,
-    end_tokens,
-    is_out_of_memory,
-)
 from worker.engine.native import Native
-from worker.engine.protocol import Delta, Event, Request
+from worker.engine.protocol import Request
 from worker.engine.sampler import NO_TOKEN, sample
-from worker.engine.sequence import LATE, NO_TEXT, Sequence
-
-Emit = Callable[[Event], None]
-
-NEGATIVE_TOKEN = "The prompt has token {}; token ids begin at 0."
+from worker.engine.sequence import NO_TEXT, Sequence
 
 
 @dataclass(eq=False)
@@ -69,22 +55,17 @@ class CompatibleEngine:
         """
         self.slots = slots
         self.max_context = max_context
-        self.add_special_tokens = add_special_tokens
         self.ends = end_tokens(model) | frozenset(stop_tokens)
         self.progress = 0
-        self._tokenizer = tokenizer
-        self._singles: dict[int, str] = {}
         self._native = native if torch.device(model.device).type == "cpu" else None
         self._model = CompatibleModel(model, max_context)
         self._most_slots = slots
         self._sequences: list[Running] = []
-        self._order = 0
-        self._cancelled: set[str] = set()
-        self._lock = threading.Lock()
+        self._admission = Admission(tokenizer, self._model.vocabulary, max_context, add_special_tokens)
 
     @property
     def active(self) -> int:
-        """Requests that are waiting or running."""
+        """Admission that are waiting or running."""
         return len(self._sequences)
 
     @property
@@ -94,37 +75,16 @@ class CompatibleEngine:
 
     def add(self, request: Request) -> None:
         """Take a request in. It ends in exactly one `Result`, also when it is impossible (then with an error)."""
-        tokens: list[int] = []
-        try:
-            tokens = self._tokens(request)
-            problem = self._problem(tokens)
-        except Exception as error:
-            # A tokenizer may raise anything; it is this request's failure and nobody else's.
-            problem = f"The prompt cannot be tokenized: {type(error).__name__}: {error}"
-        room = self.max_context - len(tokens)
-        wanted = request.sampling.max_new_tokens
-        self._order += 1
-        sequence = Running(
-            request=request,
-            order=self._order,
-            tokens=tokens,
-            limit=min(wanted, room),
-            limit_reason=FinishReason.LENGTH if wanted <= room else FinishReason.CONTEXT,
-            text=Detokenizer(self._tokenizer, request.sampling.stop, self._singles),
-        )
-        if problem is not None:
-            sequence.reason, sequence.error = FinishReason.ERROR, problem
-        self._sequences.append(sequence)
+        self._sequences.append(self._admission.sequence(request, Running))
 
     def cancel(self, request_id: str) -> None:
         """End a request at the next step and keep its partial text; unknown ids are ignored."""
-        with self._lock:
-            self._cancelled.add(request_id)
+        self._admission.cancel(request_id)
 
     def step(self, emit: Emit) -> None:
         """Do one unit of work and emit what came of it, in order."""
-        for sequence in self._end_from_outside():
-            _report(sequence, emit)
+        for sequence in self._admission.end_from_outside(self._sequences):
+            report(sequence, emit)
         self._drop_ended()
         turn = self._turn()
         with torch.inference_mode():
@@ -132,43 +92,14 @@ class CompatibleEngine:
                 sequence.admitted = sequence.admitted or time.monotonic()
                 sequence.batch_size = max(sequence.batch_size, len(turn))
                 self._advance(sequence)
-                _report(sequence, emit)
+                report(sequence, emit)
                 self.progress += 1
         self._drop_ended()
 
-    def _tokens(self, request: Request) -> list[int]:
-        """A prompt of token ids is taken as it is."""
-        if isinstance(request.prompt, str):
-            return list(self._tokenizer(request.prompt, add_special_tokens=self.add_special_tokens)["input_ids"])
-        return list(request.prompt)
-
-    def _problem(self, tokens: list[int]) -> str | None:
-        if not tokens:
-            return NOTHING
-        if len(tokens) >= self.max_context:
-            return TOO_LONG.format(len(tokens), self.max_context)
-        if max(tokens) >= self._model.vocabulary:
-            return UNKNOWN_TOKEN.format(max(tokens), self._model.vocabulary)
-        return NEGATIVE_TOKEN.format(min(tokens)) if min(tokens) < 0 else None
-
-    def _end_from_outside(self) -> list[Running]:
-        """Sequences that were cancelled, are late, or have ended without a step."""
-        with self._lock:
-            cancelled = frozenset(self._cancelled)
-        now = time.monotonic()
-        for sequence in self._sequences:
-            if sequence.reason is None and sequence.request.id in cancelled:
-                sequence.end(FinishReason.CANCELLED)
-            elif sequence.reason is None and sequence.is_late(now):
-                sequence.end(FinishReason.DEADLINE, LATE)
-        return [sequence for sequence in self._sequences if sequence.reason is not None]
-
     def _drop_ended(self) -> None:
-        """A cancelled id stays while anything runs: its request may be on the way to `add`."""
         self._sequences = [sequence for sequence in self._sequences if sequence.reason is None]
         if not self._sequences:
-            with self._lock:
-                self._cancelled.clear()
+            self._admission.forget_cancelled()
 
     def _most_urgent(self) -> list[Running]:
         return heapq.nsmallest(self.slots, self._sequences, key=lambda sequence: sequence.urgency)
@@ -217,11 +148,3 @@ class CompatibleEngine:
 
 def _fail(sequence: Running, error: str) -> None:
     sequence.reason, sequence.error = FinishReason.ERROR, error
-
-
-def _report(sequence: Running, emit: Emit) -> None:
-    """Emit what is new of a sequence."""
-    if sequence.request.streams and (text := sequence.take_text()):
-        emit(Delta(sequence.request.id, text))
-    if sequence.reason is not None:
-        emit(sequence.result())

@@ -1,35 +1,23 @@
 """Continuous batching: a request joins the running batch at the next step and leaves it the moment it ends."""
 
-import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from tasks.states import FinishReason
-from worker.engine.detokenizer import Detokenizer
+from worker.engine.admission import NO_CHOICE, NO_MEMORY, Admission, Emit, end_tokens, is_out_of_memory, report
 from worker.engine.native import Native
-from worker.engine.protocol import Delta, Event, Request
+from worker.engine.protocol import Request
 from worker.engine.runner import ModelRunner
 from worker.engine.sampler import NO_TOKEN, Choice, sample
 from worker.engine.scheduler import Chunk, Plan, Scheduler
-from worker.engine.sequence import LATE, NO_TEXT
+from worker.engine.sequence import NO_TEXT
 from worker.engine.sequence import Sequence as Running
 
-Emit = Callable[[Event], None]
-
 PREFILL_TOKENS = {"cpu": 128, "cuda": 2048}  # of prompts a step, which running rows wait for
-TOO_LONG = (
-    "The prompt has {} tokens; this model's context holds {}, and the completion needs at least one of them. "
-    "Shorten the prompt."
-)
-NOTHING = "The prompt has no token that the model knows; write it differently."
-UNKNOWN_TOKEN = "The prompt has token {}, but the model knows only {}: tokenizer and model do not belong together."
-NO_CHOICE = "The model gave no usable probabilities for the next token; try other decoding settings or another dtype."
-NO_MEMORY = "There is not enough memory for this prompt, even alone. Shorten it or ask for fewer tokens."
-_MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
 
 @dataclass
@@ -74,12 +62,9 @@ class ContinuousEngine:
         tokens = prefill_tokens or PREFILL_TOKENS.get(torch.device(model.device).type, PREFILL_TOKENS["cpu"])
         self.slots = slots
         self.max_context = max_context
-        self.add_special_tokens = add_special_tokens
         self.ends = end_tokens(model) | frozenset(stop_tokens)
         self.progress = 0
         self.timings = Timings()
-        self._tokenizer = tokenizer
-        self._singles: dict[int, str] = {}
         self._native = native if torch.device(model.device).type == "cpu" else None
         self._most_slots = slots
         self._runner = ModelRunner(
@@ -91,13 +76,11 @@ class ContinuousEngine:
             native=self._native,
         )
         self._scheduler = Scheduler(slots, tokens, fixed_chunks=self._runner.fills)
-        self._order = 0
-        self._cancelled: set[str] = set()
-        self._lock = threading.Lock()
+        self._admission = Admission(tokenizer, self._runner.vocabulary, max_context, add_special_tokens)
 
     @property
     def active(self) -> int:
-        """Requests that are waiting or running."""
+        """Admission that are waiting or running."""
         return self._scheduler.count
 
     @property
@@ -107,41 +90,20 @@ class ContinuousEngine:
 
     def add(self, request: Request) -> None:
         """Take a request in. It ends in exactly one `Result`, also when it is impossible (then with an error)."""
-        problem = None
-        tokens: list[int] = []
-        try:
-            tokens = self._tokens_of(request.prompt)
-            problem = self._problem(tokens)
-        except Exception as error:
-            # A tokenizer may raise anything; it is this request's failure and nobody else's.
-            problem = f"The prompt cannot be tokenized: {type(error).__name__}: {error}"
-        room = self.max_context - len(tokens)
-        wanted = request.sampling.max_new_tokens
-        self._order += 1
-        sequence = Running(
-            request=request,
-            order=self._order,
-            tokens=tokens,
-            limit=min(wanted, room),
-            limit_reason=FinishReason.LENGTH if wanted <= room else FinishReason.CONTEXT,
-            text=Detokenizer(self._tokenizer, request.sampling.stop, self._singles),
-        )
-        if problem is not None:
-            sequence.reason, sequence.error = FinishReason.ERROR, problem
-        self._scheduler.add(sequence)
+        self._scheduler.add(self._admission.sequence(request, Running))
 
     def cancel(self, request_id: str) -> None:
         """End a request at the next step and keep its partial text; unknown ids are ignored."""
-        with self._lock:
-            self._cancelled.add(request_id)
+        self._admission.cancel(request_id)
 
     def step(self, emit: Emit) -> None:
         """Do one unit of work and emit what came of it, in order."""
         started = time.perf_counter()
-        for sequence in self._end_from_outside():
-            _report(sequence, emit)
+        for sequence in self._admission.end_from_outside(self._scheduler.sequences):
+            report(sequence, emit)
         self._scheduler.drop_ended()
-        self._forget_cancelled()
+        if not self.active:
+            self._admission.forget_cancelled()
         plan = self._scheduler.plan()
         self.timings.schedule += time.perf_counter() - started
         if not plan.chunks:
@@ -152,47 +114,11 @@ class ContinuousEngine:
         started = time.perf_counter()
         for chunk, choice in choices:
             self._accept(chunk, choice)
-            _report(chunk.sequence, emit)
+            report(chunk.sequence, emit)
         self._scheduler.drop_ended()
         self.progress += 1
         self.timings.text += time.perf_counter() - started
         self.timings.steps += 1
-
-    def _tokens_of(self, prompt: str | tuple[int, ...]) -> list[int]:
-        if isinstance(prompt, tuple):
-            return list(prompt)
-        return list(self._tokenizer(prompt, add_special_tokens=self.add_special_tokens)["input_ids"])
-
-    def _problem(self, tokens: list[int]) -> str | None:
-        if not tokens:
-            return NOTHING
-        if len(tokens) >= self.max_context:
-            return TOO_LONG.format(len(tokens), self.max_context)
-        unknown = next((token for token in tokens if not 0 <= token < self._runner.vocabulary), None)
-        if unknown is not None:
-            return UNKNOWN_TOKEN.format(unknown, self._runner.vocabulary)
-        return None
-
-    def _end_from_outside(self) -> list[Running]:
-        """Sequences that were cancelled, are late, or have ended without a step."""
-        with self._lock:
-            cancelled = frozenset(self._cancelled)
-        now = time.monotonic()
-        ended = []
-        for sequence in self._scheduler.sequences:
-            if sequence.reason is None and sequence.request.id in cancelled:
-                sequence.end(FinishReason.CANCELLED)
-            elif sequence.reason is None and sequence.is_late(now):
-                sequence.end(FinishReason.DEADLINE, LATE)
-            if sequence.reason is not None:
-                ended.append(sequence)
-        return ended
-
-    def _forget_cancelled(self) -> None:
-        """An id stays while anything runs: its request may be on the way to `add`."""
-        if not self.active:
-            with self._lock:
-                self._cancelled.clear()
 
     def _run(self, plan: Plan) -> list[tuple[Chunk, Choice | None]]:
         """Each chunk that was read with the token that follows it, None where none does."""
@@ -267,25 +193,3 @@ def _note_start(chunks: Sequence[Chunk]) -> None:
     for chunk in chunks:
         chunk.sequence.admitted = chunk.sequence.admitted or now
         chunk.sequence.batch_size = max(chunk.sequence.batch_size, len(chunks))
-
-
-def _report(sequence: Running, emit: Emit) -> None:
-    """Emit what is new of a sequence."""
-    if sequence.request.streams and (text := sequence.take_text()):
-        emit(Delta(sequence.request.id, text))
-    if sequence.reason is not None:
-        emit(sequence.result())
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out; a CPU allocator says so only in its message."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MEMORY_WORDS)
-
-
-def end_tokens(model: Any) -> frozenset[int]:
-    """Ids of the tokens that end a text, from the generation config or else the model's."""
-    ends = getattr(model.generation_config, "eos_token_id", None)
-    ends = getattr(model.config, "eos_token_id", None) if ends is None else ends
-    return frozenset(() if ends is None else [ends] if isinstance(ends, int) else ends)
