@@ -1,5 +1,7 @@
 """Conversations in the ledger: whole in one chunk, later turns after the one they follow, entries kept with runs."""
 
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from tasks.conversation import MAX_TURNS, Message, NewPrompt, Role, checked, filled, split
 from tasks.errors import Conflict, InvalidInput, NotFound
 from tasks.ledger import Ledger, submission
+from tasks.ledger.closing import lock_run
 from tasks.ledger.records import Claim, Completion, Environment, NewRun, Rendered, Run, Worker
 from tasks.registry import LocalModel
 from tasks.states import FinishReason, RunKind, WaitReason, WorkerState
@@ -131,6 +134,24 @@ def test_adding_a_turn_changes_no_row_that_is_there(each_ledger: Ledger) -> None
     assert each_ledger.growth.follow(run.id, NewPrompt("more", follows=2)) == 3
     after = (each_ledger.completions.page(run.id), each_ledger.runs.prompts(run.id)[:3])
     assert after == before
+
+
+def test_a_turn_that_is_added_while_its_run_ends_keeps_it_open(each_ledger: Ledger) -> None:
+    run = submit(each_ledger, TURNS)
+    held = claim(each_ledger)
+    assert held
+    rows = [Completion(held.run, "a", *key, "x", FinishReason.STOP) for key in held.missing]
+    assert each_ledger.chunks.write(held, rows, MADE_WITH)
+    ending = threading.Thread(target=each_ledger.chunks.finish, args=[held])
+    with each_ledger.database.write() as connection:
+        lock_run(connection, run.id)
+        ending.start()
+        time.sleep(0.5)  # by then it waits for this transaction
+        connection.exec_driver_sql("UPDATE run_model SET total = total + 1")
+        connection.exec_driver_sql("UPDATE run SET prompts = prompts + 1")
+    ending.join()
+    assert each_ledger.runs.get(run.id).counts.pending == 1
+    assert each_ledger.runs.get(run.id).finished is None
 
 
 @pytest.mark.parametrize("follows", [None, -1, 3])
