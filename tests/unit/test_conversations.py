@@ -2,11 +2,15 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from tasks.conversation import MAX_TURNS, Message, NewPrompt, Role, checked, filled, split
 from tasks.errors import Conflict, InvalidInput, NotFound
@@ -152,6 +156,24 @@ def test_a_turn_that_is_added_while_its_run_ends_keeps_it_open(each_ledger: Ledg
     ending.join()
     assert each_ledger.runs.get(run.id).counts.pending == 1
     assert each_ledger.runs.get(run.id).finished is None
+
+
+def test_a_turn_whose_commit_got_no_answer_is_added_once(each_ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = submit(each_ledger, TURNS)
+    database = each_ledger.database
+    transaction, commits = database._transaction, iter([True])
+
+    @contextmanager
+    def losing(durable: bool) -> Iterator[Connection]:
+        with transaction(durable) as connection:
+            yield connection
+        if next(commits, False):
+            raise OperationalError("COMMIT", {}, OSError(), connection_invalidated=True)
+
+    monkeypatch.setattr(database, "_transaction", losing)
+    assert each_ledger.growth.follow(run.id, NewPrompt("once", follows=0)) == 3
+    assert each_ledger.runs.get(run.id).prompts == each_ledger.runs.get(run.id).counts.total == 4
+    assert each_ledger.growth.follow(run.id, NewPrompt("once", follows=0)) == 4
 
 
 @pytest.mark.parametrize("follows", [None, -1, 3])
