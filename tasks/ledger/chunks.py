@@ -18,7 +18,7 @@ from tasks.registry import entry_of
 from tasks.states import ChunkState, RunKind, RunState
 
 MAX_ATTEMPTS = 3
-PREDECESSOR_SECONDS = 1.0  # until a chunk is sent again that came before the turn it follows was answered
+AGAIN_SECONDS = 1.0  # until a chunk is sent again that came too early, or to a worker of another model
 COLUMNS = tuple(field.name for field in fields(Completion) if field.name not in ("written", "environment"))
 
 
@@ -79,9 +79,10 @@ class Chunks:
         # A transaction that is done again, because its first answer got lost, finds the lease that it took.
         taken = taken or connection.execute(select(chunk).where(chunk.c.id == chunk_id, chunk.c.token == token)).first()
         if taken is None:
-            # It is sent again with whatever ends next, which may be what it waits for.
-            early = (chunk.c.id == chunk_id) & (chunk.c.state == ChunkState.QUEUED) & waits_for_predecessor()
-            later = {"state": ChunkState.PENDING, "not_before": now() + literal(PREDECESSOR_SECONDS)}
+            # It is sent again with whatever ends next, which may be what it waits for, or to another worker.
+            not_now = or_(waits_for_predecessor(), ~_of_model(identity))
+            early = (chunk.c.id == chunk_id) & (chunk.c.state == ChunkState.QUEUED) & not_now
+            later = {"state": ChunkState.PENDING, "not_before": now() + literal(AGAIN_SECONDS)}
             connection.execute(update(chunk).where(early).values(later))
             return None
         return self._describe(connection, taken, of_run)

@@ -19,6 +19,7 @@ from tasks.ledger.closing import lock_run
 from tasks.ledger.records import Claim, Completion, Environment, NewRun, Rendered, Run, Worker
 from tasks.registry import LocalModel
 from tasks.states import FinishReason, RunKind, WaitReason, WorkerState
+from tests.clock import pass_time
 from worker.chunk_work import ChunkWork
 
 MADE_WITH = Environment("e", {})
@@ -79,9 +80,31 @@ def test_a_worker_of_another_model_under_the_same_name_gets_nothing(each_ledger:
     each_ledger.workers.register(Worker("w", "a", WorkerState.READY, "h", 1, "cpu", "", "", 1, identity=other.identity))
     assert claim(each_ledger, other.identity) is None
     assert each_ledger.waits.of_run(run, ["a"])["a"].reason is WaitReason.OTHER_ENTRY
-    each_ledger.sweeper.sweep(message_lost_after=-1)
+    pass_time(each_ledger, 2.0)
     # Another template is no other model: it is the run's that is used.
     assert claim(each_ledger, LocalModel(name="a", source="m", template="plain").identity)
+
+
+def test_a_run_that_no_worker_may_take_leaves_the_places_to_others(each_ledger: Ledger) -> None:
+    old = submit(each_ledger, [NewPrompt("p") for _ in range(6)], size=1)
+    entry = LocalModel(name="a", source="elsewhere")
+    new = NewRun(RunKind.BULK, "o", {"a": 1}, {}, entries={"a": entry})
+    run, _ = each_ledger.runs.submit(new, [NewPrompt("p")])
+    capacity = {RunKind.ARENA: 0, RunKind.BULK: 4}
+    identities = [entry.identity]
+    (item,) = each_ledger.outbox.dispatch("a", capacity, identities)
+    held = each_ledger.chunks.claim(item.chunk, "w", entry.identity)
+    assert held and held.run == run.id
+    # Where a worker of each is ready, a message may come to the wrong one: it is sent again soon, but not at once.
+    identities.append(ENTRY.identity)
+    for item in each_ledger.outbox.dispatch("a", capacity, identities):
+        assert each_ledger.chunks.claim(item.chunk, "w", entry.identity) is None
+    assert len(each_ledger.outbox.dispatch("a", capacity, identities)) == 3
+    pass_time(each_ledger, 2.0)
+    assert not each_ledger.outbox.dispatch("a", capacity, identities)  # every place is taken
+    assert len(each_ledger.outbox.dispatch("a", {RunKind.ARENA: 0, RunKind.BULK: 9}, identities)) == 3
+    each_ledger.control.give_up(old.id, "a", "no")
+    assert each_ledger.runs.get(old.id).finished
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -116,10 +139,14 @@ def test_a_later_turn_waits_for_the_one_it_follows_and_brings_the_whole_conversa
     assert first
     idx = each_ledger.growth.follow(run.id, NewPrompt("and then?", follows=0))
     assert claim(each_ledger) is None  # its predecessor is not answered yet
+    everything = {RunKind.ARENA: 9, RunKind.BULK: 9}
+    assert not each_ledger.outbox.dispatch("a", everything)  # nor is it sent again at once
+    pass_time(each_ledger, 2.0)
+    assert claim(each_ledger) is None
     answer(each_ledger, first)
     assert each_ledger.runs.get(run.id).counts.pending == 2
-    with each_ledger.database.write() as connection:
-        connection.exec_driver_sql("UPDATE chunk SET not_before = 0")
+    assert not each_ledger.outbox.dispatch("a", everything)
+    pass_time(each_ledger, 2.0)
     second = claim(each_ledger)
     assert second and second.missing == ((idx, 0), (idx, 1))
     said = ChunkWork(second).conversation((idx, 1))
