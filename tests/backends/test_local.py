@@ -39,6 +39,7 @@ class EchoEngine:
     def __init__(self) -> None:
         self.progress = 0
         self.seen: list[str] = []
+        self.seeds: set[int] = set()
         self._waiting: list[Request] = []
 
     @property
@@ -56,6 +57,7 @@ class EchoEngine:
             self.progress += 1
             prompt = str(request.prompt)
             self.seen.append(prompt)
+            self.seeds.add(request.sampling.seed)
             last = prompt.rsplit("\n", 1)[-1]
             text = last if last.startswith("<") else prompt[1:] if prompt.startswith("~") else f"[{last}]"
             failed = "it fails" if last.startswith("!") else None
@@ -165,6 +167,8 @@ def test_a_turn_gets_the_answer_before_it_sample_by_sample(
     run = run_all(ledger, executor[0], prompts, samples=2)
     assert run.finished and run.counts.done == 8
     assert sorted(executor[1].seen) == sorted(["one", "one\n[one]\ntwo", "one\n[one]\ntwo\n[two]\nthree", "apart"] * 2)
+    assert len(executor[1].seeds) == 8
+    assert executor[1].seeds == {row.seed for row in ledger.completions.page(run.id)}
     shown = ledger.completions.rendering(run.id, "a", 2, 1)
     assert shown and shown.text == "one\n[one]\ntwo\n[two]\nthree"
     assert ledger.completions.rendering(run.id, "a", 0, 1) == Rendered("one", ())
@@ -179,3 +183,13 @@ def test_what_follows_a_failed_turn_fails_with_its_reason_and_neighbours_do_not(
     errors = [row.error for row in ledger.completions.page(run.id)]
     assert errors == ["it fails", *["The turn before this one has no answer: it fails"] * 2, None]
     assert executor[1].seen.count("apart") == 1 and len(executor[1].seen) == 2
+
+
+def test_a_worker_takes_no_run_that_was_made_with_another_model(
+    ledger: Ledger, executor: tuple[ChunkExecutor, EchoEngine]
+) -> None:
+    other = LocalModel(name="a", source="elsewhere")
+    run, _ = ledger.runs.submit(NewRun(RunKind.BULK, "o", {"a": 8}, {}, entries={"a": other}), [NewPrompt("x")])
+    (item,) = ledger.outbox.dispatch("a", {RunKind.ARENA: 0, RunKind.BULK: 1})
+    executor[0].generate(item.chunk)
+    assert ledger.runs.get(run.id).counts.pending == 1 and not executor[1].seen
