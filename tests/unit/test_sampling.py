@@ -64,4 +64,4 @@ def test_no_two_completions_of_a_run_have_one_seed(seed: int) -> None:
     keys = [(idx, sample) for idx in prompts for sample in range(MAX_SAMPLES)]
     seeds = {Sampling(seed=seed).for_completion(*key).seed for key in keys}
     assert len(seeds) == len(keys)
-    assert 0 <= min(seeds) and max(seeds) < 2**53
+    assert min(seeds) >= 0 and max(seeds) < 2**53
