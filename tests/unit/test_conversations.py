@@ -2,6 +2,7 @@
 
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -322,6 +323,25 @@ def test_a_conversation_that_cannot_be_is_refused_by_its_place(prompts: list[New
     with pytest.raises(InvalidInput) as raised:
         list(checked(prompts))
     assert raised.value.field == field
+
+
+def test_variables_cannot_make_a_prompt_too_large_for_the_memory() -> None:
+    history = (Message(Role.USER, "{{x}}" * 6400),) * 100
+    prompt = NewPrompt("{{x}}", history=history, variables={"x": "y" * 32_000})
+    tracemalloc.start()
+    with pytest.raises(InvalidInput, match="limit is 32000"):
+        filled(prompt, "prompts.0")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 10e6
+
+
+def test_text_that_only_begins_like_a_variable_takes_no_time() -> None:
+    started = time.process_time()
+    text = "{{x" + " " * 32_000
+    assert filled(NewPrompt(text, variables={"x": "y"}), "prompts.0").text == text
+    assert filled(NewPrompt("{{ }} {{x }}{x}", variables={"x": "y"}), "prompts.0").text == "{{ }} y{x}"
+    assert time.process_time() - started < 1.0
 
 
 def test_messages_are_parted_and_variables_put_in() -> None:
