@@ -12,7 +12,7 @@ from tasks.conversation import Message, NewPrompt, Role
 from tasks.ledger import Ledger
 from tasks.ledger.records import Environment, NewRun, Rendered, Run
 from tasks.queue.dispatch import Dispatcher
-from tasks.queue.live import Live
+from tasks.queue.live import Live, LiveEvent
 from tasks.registry import LocalModel, ModelEntry
 from tasks.sampling import Sampling
 from tasks.settings import Settings
@@ -32,7 +32,7 @@ ENVIRONMENT = Environment("e", {})
 
 
 class EchoEngine:
-    """Answers with the prompt's last line, in brackets unless it thinks; ~ is left out, ! fails."""
+    """Answers with the prompt's last line, in brackets unless it thinks; ~ is left out, ! fails, 0 brings a NUL."""
 
     slots = 4
 
@@ -60,6 +60,7 @@ class EchoEngine:
             self.seeds.add(request.sampling.seed)
             last = prompt.rsplit("\n", 1)[-1]
             text = last if last.startswith("<") else prompt[1:] if prompt.startswith("~") else f"[{last}]"
+            text = f"\x00{text}" if last.startswith("0") else text
             failed = "it fails" if last.startswith("!") else None
             now = time.monotonic()
             if request.streams:
@@ -152,12 +153,22 @@ def executor(ledger: Ledger, settings: Settings) -> tuple[ChunkExecutor, EchoEng
     return made, engine
 
 
-def run_all(ledger: Ledger, executor: ChunkExecutor, prompts: list[NewPrompt], samples: int = 1) -> Run:
-    new = NewRun(RunKind.BULK, "o", {"a": 8}, {}, samples=samples, entries={"a": ENTRY})
+def run_all(
+    ledger: Ledger,
+    executor: ChunkExecutor,
+    prompts: list[NewPrompt],
+    samples: int = 1,
+    kind: RunKind = RunKind.BULK,
+) -> Run:
+    new = NewRun(kind, "o", {"a": 8}, {}, samples=samples, entries={"a": ENTRY})
     run, _ = ledger.runs.submit(new, prompts)
+    work_off(ledger, executor)
+    return ledger.runs.get(run.id)
+
+
+def work_off(ledger: Ledger, executor: ChunkExecutor) -> None:
     for item in ledger.outbox.dispatch("a", {RunKind.ARENA: 99, RunKind.BULK: 99}):
         executor.generate(item.chunk)
-    return ledger.runs.get(run.id)
 
 
 def test_a_turn_gets_the_answer_before_it_sample_by_sample(
@@ -193,3 +204,26 @@ def test_a_worker_takes_no_run_that_was_made_with_another_model(
     (item,) = ledger.outbox.dispatch("a", {RunKind.ARENA: 0, RunKind.BULK: 1})
     executor[0].generate(item.chunk)
     assert ledger.runs.get(run.id).counts.pending == 1 and not executor[1].seen
+
+
+def test_what_no_database_stores_is_left_out_of_the_turns_that_follow_too(
+    ledger: Ledger, executor: tuple[ChunkExecutor, EchoEngine]
+) -> None:
+    run = run_all(ledger, executor[0], [NewPrompt("0"), NewPrompt("two", follows=0)])
+    first, second = ledger.completions.page(run.id)
+    assert (first.text, first.characters, second.text) == ("[0]", 3, "[two]")
+    shown = ledger.completions.rendering(run.id, "a", 1)
+    assert shown and shown.text == executor[1].seen[1] == "0\n[0]\ntwo"
+
+
+def test_text_of_another_try_never_goes_on_from_the_one_before(
+    ledger: Ledger, executor: tuple[ChunkExecutor, EchoEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[LiveEvent] = []
+    monkeypatch.setattr(executor[0].live, "publish", lambda run, events: told.extend(events))
+    run = run_all(ledger, executor[0], [NewPrompt("!one")], kind=RunKind.ARENA)
+    before = {event.attempt for event in told}
+    told.clear()
+    assert ledger.control.retry(run.id) == 1  # attempts are counted anew
+    work_off(ledger, executor[0])
+    assert before and min(event.attempt for event in told) > max(before)
