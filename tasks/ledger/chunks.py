@@ -82,10 +82,14 @@ class Chunks:
             # It is sent again with whatever ends next, which may be what it waits for, or to another worker.
             not_now = or_(waits_for_predecessor(), ~_of_model(identity))
             early = (chunk.c.id == chunk_id) & (chunk.c.state == ChunkState.QUEUED) & not_now
-            later = {"state": ChunkState.PENDING, "not_before": now() + literal(AGAIN_SECONDS)}
-            connection.execute(update(chunk).where(early).values(later))
+            connection.execute(update(chunk).where(early).values({"state": ChunkState.PENDING} | _later()))
             return None
-        return self._describe(connection, taken, of_run)
+        claim = self._describe(connection, taken, of_run)
+        if _is_answered(claim):
+            return claim
+        # The turn that it follows was put back by a retry after the chunk was taken.
+        connection.execute(update(chunk).where(_held(claim)).values(_BACK | _later()))
+        return None
 
     def _describe(self, connection: Connection, taken: Any, of_run: Any) -> Claim:
         if of_run.state == RunState.PENDING:
@@ -230,11 +234,10 @@ class Chunks:
 
     def release(self, claims: Collection[Claim]) -> None:
         """Give leases back unfinished, as a worker does that stops: the attempt does not count."""
-        back = {"state": ChunkState.PENDING, "token": None, "lease_until": None, "attempt": chunk.c.attempt - 1}
 
         def release_all(connection: Connection) -> None:
             for claim in sorted(claims, key=lambda claim: claim.chunk):
-                connection.execute(update(chunk).where(_held(claim)).values(back))
+                connection.execute(update(chunk).where(_held(claim)).values(_BACK))
 
         self.database.transact(release_all)
 
@@ -247,6 +250,18 @@ def _of_model(identity: str | None) -> ColumnElement[bool]:
     return select(run_model.c.run).where(here).exists()
 
 
+def _is_answered(claim: Claim) -> bool:
+    """Whether every turn that a claimed chunk follows is answered or a part of it."""
+    there = {*claim.missing, *claim.answers}
+    before = {(claim.prompts[idx].follows, sample) for idx, sample in claim.missing}
+    return all(idx is None or (idx, sample) in there for idx, sample in before)
+
+
+def _later() -> dict[str, Any]:
+    return {"not_before": now() + literal(AGAIN_SECONDS)}
+
+
+_BACK = {"state": ChunkState.PENDING, "token": None, "lease_until": None, "attempt": chunk.c.attempt - 1}
 _ENDED = {"state": ChunkState.DONE, "token": None, "lease_until": None}
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection
+from sqlalchemy import Connection, false
 from sqlalchemy.exc import OperationalError
 
 from tasks.conversation import MAX_TURNS, Message, NewPrompt, Role, checked, filled, split
 from tasks.errors import Conflict, InvalidInput, NotFound
-from tasks.ledger import Ledger, submission
+from tasks.ledger import Ledger, chunks, submission
 from tasks.ledger.closing import lock_run
 from tasks.ledger.records import Claim, Completion, Environment, NewRun, Rendered, Run, Worker
 from tasks.registry import LocalModel
@@ -157,6 +157,23 @@ def test_a_later_turn_waits_for_the_one_it_follows_and_brings_the_whole_conversa
     assert ended.finished and ended.counts.done == ended.counts.total == 4
 
 
+def test_a_turn_whose_predecessor_is_put_back_while_it_is_claimed_waits_again(
+    each_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = submit(each_ledger, [TURNS[0]])
+    first = claim(each_ledger)
+    assert first
+    idx = each_ledger.growth.follow(run.id, NewPrompt("and then?", follows=0))
+    with monkeypatch.context() as patch:  # as it looks to a claim that a retry comes between
+        patch.setattr(chunks, "waits_for_predecessor", false)
+        assert claim(each_ledger) is None
+    assert not each_ledger.outbox.dispatch("a", {RunKind.ARENA: 9, RunKind.BULK: 9})
+    answer(each_ledger, first)
+    pass_time(each_ledger, 2.0)
+    second = claim(each_ledger)
+    assert second and second.attempt == 1 and second.missing == ((idx, 0),)
+
+
 def test_adding_a_turn_changes_no_row_that_is_there(each_ledger: Ledger) -> None:
     run = submit(each_ledger, TURNS)
     held = claim(each_ledger)
@@ -266,16 +283,19 @@ def test_what_is_given_up_of_a_large_run_is_closed_by_the_sweep(each_ledger: Led
 
 
 def test_prompts_as_the_model_saw_them_are_kept_once_and_go_with_their_run(each_ledger: Ledger) -> None:
-    run = submit(each_ledger, TURNS, samples=2)
+    run = submit(each_ledger, [*TURNS, NewPrompt("more", follows=2)], samples=2)
     held = claim(each_ledger)
     assert held
     rendered = {(0, 0): Rendered("<s>one", (1, 2)), (1, 0): Rendered("two a", (3,)), (1, 1): Rendered("two b", (4,))}
+    rendered[3, 0] = Rendered("more", (5,))
     rows = [Completion(held.run, "a", *key, "x", FinishReason.STOP) for key in held.missing]
     assert each_ledger.chunks.write(held, rows, MADE_WITH, True, rendered)
     shown = each_ledger.completions.rendering
     assert shown(run.id, "a", 0, 1) == rendered[0, 0]
     assert shown(run.id, "a", 1, 1) == rendered[1, 1]
     assert shown(run.id, "a", 2, 0) is None
+    assert shown(run.id, "a", 3, 0) == rendered[3, 0]
+    assert shown(run.id, "a", 3, 1) is None  # its turn before failed, so there is no prompt
     each_ledger.control.delete(run.id)
     assert shown(run.id, "a", 0, 0) is None
 
