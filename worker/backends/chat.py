@@ -3,8 +3,6 @@
 import threading
 from typing import Any
 
-from jinja2.exceptions import TemplateError
-
 from tasks.conversation import Conversation, Message, Role
 from tasks.errors import InvalidInput, ModelError
 from tasks.ledger.records import Rendered
@@ -83,7 +81,7 @@ class ChatRenderer:
                 return str(
                     self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
                 )
-        except (TemplateError, ValueError, TypeError, KeyError) as error:
+        except Exception as error:  # a template may raise anything
             raise InvalidInput(f"The model's chat template does not take this conversation: {error}") from error
 
 
