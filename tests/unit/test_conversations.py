@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from tasks.conversation import MAX_TURNS, Message, NewPrompt, Role, checked, filled, split
 from tasks.errors import Conflict, InvalidInput, NotFound
-from tasks.ledger import Ledger, chunks, submission
+from tasks.ledger import Ledger, chunks, control, submission
 from tasks.ledger.closing import lock_run
 from tasks.ledger.records import Claim, Completion, Environment, NewRun, Rendered, Run, Worker
 from tasks.registry import LocalModel
@@ -241,6 +241,23 @@ def test_turns_that_failed_are_put_to_the_model_together_again(each_ledger: Ledg
     assert each_ledger.control.retry(run.id) == 12
     again = claim(each_ledger)
     assert again and len(again.missing) == 12
+
+
+def test_every_sample_that_failed_is_done_again_however_many_go_at_once(
+    each_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = submit(each_ledger, [NewPrompt("a"), NewPrompt("b"), NewPrompt("b2", follows=1)], samples=3)
+    held = claim(each_ledger)
+    assert held
+    answer(each_ledger, held, reason=FinishReason.ERROR)
+    monkeypatch.setattr(control, "RETRIED_AT_ONCE", 5)
+    assert each_ledger.control.retry(run.id) == each_ledger.runs.get(run.id).counts.pending == 9
+    for _ in range(3):
+        for item in each_ledger.outbox.dispatch("a", {RunKind.ARENA: 0, RunKind.BULK: 9}):
+            if held := each_ledger.chunks.claim(item.chunk, "w"):
+                answer(each_ledger, held)
+        pass_time(each_ledger, 2.0)
+    assert each_ledger.runs.get(run.id).counts.done == 9
 
 
 def test_a_chunk_that_fails_again_is_split_between_conversations_only(each_ledger: Ledger) -> None:
