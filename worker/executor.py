@@ -219,6 +219,7 @@ class ChunkExecutor:
             held = self.ledger.chunks.write(work.claim, work.finished, made_with, last, work.rendered)
         except Unavailable as error:
             logger.warning("%s", error)
+            time.sleep(WRITE_SECONDS)  # where nothing is open any more, nothing else takes time
             return time.monotonic() - work.renewed < self.settings.lease
         work.finished.clear()
         work.rendered.clear()

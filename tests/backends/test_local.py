@@ -3,12 +3,13 @@
 import queue
 import time
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from celery import Celery
 
 from tasks.conversation import Message, NewPrompt, Role
+from tasks.errors import Unavailable
 from tasks.ledger import Ledger
 from tasks.ledger.records import Environment, NewRun, Rendered, Run
 from tasks.queue.dispatch import Dispatcher
@@ -214,6 +215,22 @@ def test_what_no_database_stores_is_left_out_of_the_turns_that_follow_too(
     assert (first.text, first.characters, second.text) == ("[0]", 3, "[two]")
     shown = ledger.completions.rendering(run.id, "a", 1)
     assert shown and shown.text == executor[1].seen[1] == "0\n[0]\ntwo"
+
+
+def test_results_that_wait_for_a_ledger_that_is_away_do_not_ask_it_without_a_pause(
+    ledger: Ledger, executor: tuple[ChunkExecutor, EchoEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, asked = ledger.chunks.write, []
+
+    def away(*arguments: Any, **options: Any) -> bool:
+        asked.append(time.monotonic())
+        if asked[-1] - asked[0] < 0.6:
+            raise Unavailable("away")
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(ledger.chunks, "write", away)
+    assert run_all(ledger, executor[0], [NewPrompt("one")]).counts.done == 1
+    assert len(asked) < 6
 
 
 def test_text_of_another_try_never_goes_on_from_the_one_before(

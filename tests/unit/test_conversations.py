@@ -21,6 +21,7 @@ from tasks.ledger.records import Claim, Completion, Environment, NewRun, Rendere
 from tasks.registry import LocalModel
 from tasks.states import FinishReason, RunKind, WaitReason, WorkerState
 from tests.clock import pass_time
+from worker.backends.protocol import Answer
 from worker.chunk_work import ChunkWork
 
 MADE_WITH = Environment("e", {})
@@ -172,6 +173,17 @@ def test_a_turn_whose_predecessor_is_put_back_while_it_is_claimed_waits_again(
     pass_time(each_ledger, 2.0)
     second = claim(each_ledger)
     assert second and second.attempt == 1 and second.missing == ((idx, 0),)
+
+
+def test_turns_of_a_cancelled_one_are_cancelled_and_not_started(ledger: Ledger) -> None:
+    submit(ledger, TURNS)
+    held = claim(ledger)
+    assert held
+    work = ChunkWork(held)
+    assert work.ready(held.missing) == [(0, 0), (2, 0)] and work.open == 1
+    assert work.settle((0, 0), Answer("g", "half", FinishReason.CANCELLED)) == [(1, 0)]
+    ended = work.impossible((1, 0))
+    assert ended and ended.finish_reason is FinishReason.CANCELLED and work.open == 0
 
 
 def test_adding_a_turn_changes_no_row_that_is_there(each_ledger: Ledger) -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, Phase
@@ -276,7 +276,8 @@ class Interleavings(Truth):
         before = self.ledger.runs.get(run_id).state
         act = getattr(self.ledger.control, wish)
         try:
-            act(run_id, *{"prioritise": [priority], "give_up": [pick(MODELS, priority), "no use"]}.get(wish, []))
+            more: dict[str, list[Any]] = {"prioritise": [priority], "give_up": [pick(MODELS, priority), "no use"]}
+            act(run_id, *more.get(wish, []))
         except Conflict:
             assert before is RunState.CANCELLED or (before is RunState.DONE and wish != "retry")
             return

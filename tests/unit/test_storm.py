@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy import func, select
 
@@ -61,7 +62,10 @@ class Storm:
             wish = some.choice(WISHES)
             try:
                 self.ledger.growth.follow(seen.id, NewPrompt("then?", follows=some.randrange(seen.prompts)))
-                more = {"prioritise": [some.randint(-2, 2)], "give_up": [some.choice(MODELS), "no use"]}
+                more: dict[str, list[Any]] = {
+                    "prioritise": [some.randint(-2, 2)],
+                    "give_up": [some.choice(MODELS), "no use"],
+                }
                 getattr(self.ledger.control, wish)(seen.id, *more.get(wish, []))
             except (Conflict, NotFound):
                 continue  # its state did not allow it, or somebody was faster
