@@ -102,3 +102,9 @@ def test_whatever_a_template_raises_is_told_of_the_prompt() -> None:
     assert renderer.render(TALK[:1], entry()).text == "-1"
     with pytest.raises(InvalidInput, match="template does not take"):
         renderer.render(TALK, entry())
+
+
+def test_a_system_message_of_the_entry_that_a_run_was_made_with_is_never_dropped() -> None:
+    renderer = ChatRenderer(make_tokenizer(None), entry())
+    with pytest.raises(InvalidInput, match="system message"):
+        renderer.render(TALK, entry(system="be brief"))

@@ -45,6 +45,8 @@ class ChatRenderer:
         if way == Template.CHAT:
             text = self._by_template(conversation, entry)
         else:
+            if entry.system is not None:  # of a run that is older than the entry that this worker runs
+                raise InvalidInput(NO_SYSTEM)
             text = _plain(conversation)
             text = text if way == Template.PLAIN else way.replace("{prompt}", text)
         try:
