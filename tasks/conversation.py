@@ -12,7 +12,7 @@ MAX_PROMPTS = 1_000_000
 MAX_PROMPT_CHARACTERS = 32_000
 MAX_MESSAGES = 200
 MAX_TURNS = 64  # of prompts that follow each other within one submission
-VARIABLE = re.compile(r"\{\{\s*([^{}\s][^{}]*?)\s*\}\}")
+VARIABLE = re.compile(r"\{\{([^{}]++)\}\}")
 
 
 class Role(StrEnum):
@@ -80,17 +80,28 @@ def split(messages: Iterable[Message], field: str = "messages") -> tuple[str | N
 
 
 def filled(prompt: NewPrompt, field: str) -> NewPrompt:
-    """The prompt with its variables in place of ``{{name}}``. Raises `InvalidInput` for a name without a value."""
+    """The prompt with its variables in place of ``{{name}}``.
+
+    Raises `InvalidInput` for a name without a value, and where the values make the prompt too long.
+    """
     if not prompt.variables:
         return prompt
     values = prompt.variables
+    left = MAX_PROMPT_CHARACTERS
+
+    def value(found: re.Match[str]) -> str:
+        nonlocal left
+        name = found[1].strip()
+        if not name:
+            return found[0]
+        if name not in values:
+            raise InvalidInput(f"{field} has {found[0]}, but variables has no {name!r}; add it.", field)
+        left -= len(values[name])
+        if left < 0:  # said before the text is made: a short one may ask for gigabytes
+            raise InvalidInput(f"{field} is too long with its variables; the limit is {MAX_PROMPT_CHARACTERS}.", field)
+        return values[name]
 
     def fill(text: str) -> str:
-        def value(found: re.Match[str]) -> str:
-            if found[1] not in values:
-                raise InvalidInput(f"{field} has {found[0]}, but variables has no {found[1]!r}; add it.", field)
-            return values[found[1]]
-
         return VARIABLE.sub(value, text)
 
     history = tuple(Message(message.role, fill(message.content)) for message in prompt.history)

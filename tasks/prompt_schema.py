@@ -19,7 +19,7 @@ from tasks.conversation import (
     split,
 )
 from tasks.errors import InvalidInput
-from tasks.schema import Characters, Many, Schema, one_of, whole
+from tasks.schema import LONE_SURROGATE, Characters, Many, Schema, one_of, whole
 
 MAX_NAME = 100
 MAX_MANY = 100
@@ -43,6 +43,8 @@ def check_of(value: Any) -> dict[str, Any]:
 def _unstorable(value: Any, depth: int) -> str | None:
     """What keeps a JSON value from being stored by every database."""
     if isinstance(value, str):
+        if LONE_SURROGATE.search(value):
+            return "has half a surrogate pair, which is no character; send it as UTF-8"
         return "has a NUL character; remove it" if "\x00" in value else None
     if isinstance(value, float):
         return None if math.isfinite(value) else "has a number that is not finite; JSON has none"

@@ -6,6 +6,7 @@ import resource
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tasks.errors import Unavailable
 from tasks.ledger import MAX_ATTEMPTS, Lease, Ledger
@@ -177,6 +178,8 @@ class ChunkExecutor:
 
     def _finish(self, work: ChunkWork, key: Key, answer: Answer) -> list[Key]:
         """Note a completion that has ended; returns those that waited for it."""
+        # Before it is stored, and before it is part of what later turns ask: no database stores NUL.
+        answer = replace(answer, text=answer.text.replace("\x00", ""), thinking=answer.thinking.replace("\x00", ""))
         work.finished.append(self._completion(work.claim, *key, answer))
         return work.settle(key, answer)
 
@@ -194,9 +197,11 @@ class ChunkExecutor:
     def _show(self, work: ChunkWork) -> None:
         if work.live:
             claim = work.claim
+            # Not the number of the attempt, which restarts could reach, and which a retry or a release sets back.
+            beginning = round(claim.claimed * 1e6)
             events = [
-                LiveEvent("", claim.model, idx, sample, claim.attempt + work.restarts.get((idx, sample), 0), *texts)
-                for (idx, sample), texts in work.live.items()
+                LiveEvent("", claim.model, *key, beginning + work.restarts.get(key, 0), *texts)
+                for key, texts in work.live.items()
             ]
             self.live.publish(claim.run, events)
         work.live.clear()
@@ -214,6 +219,7 @@ class ChunkExecutor:
             held = self.ledger.chunks.write(work.claim, work.finished, made_with, last, work.rendered)
         except Unavailable as error:
             logger.warning("%s", error)
+            time.sleep(WRITE_SECONDS)  # where nothing is open any more, nothing else takes time
             return time.monotonic() - work.renewed < self.settings.lease
         work.finished.clear()
         work.rendered.clear()
@@ -252,7 +258,7 @@ class ChunkExecutor:
             model=claim.model,
             idx=idx,
             sample=sample,
-            text=answer.text.replace("\x00", ""),
+            text=answer.text,
             finish_reason=answer.finish_reason,
             error=answer.error,
             prompt_tokens=answer.prompt_tokens,
@@ -270,7 +276,7 @@ class ChunkExecutor:
             seed=self._sampling(claim, idx, sample).seed,
             worker=self.worker,
             peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            thinking=answer.thinking.replace("\x00", "") or None,
+            thinking=answer.thinking or None,
             thinking_tokens=answer.thinking_tokens,
             answer_started=times[3],
             retries=answer.retries,

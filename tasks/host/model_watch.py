@@ -34,17 +34,21 @@ class ModelWatch:
     """Looks at the ledger for this machine's workers."""
 
     def __init__(self, ledger: Ledger, models: Collection[str], url: str):
-        """``models`` are those that this machine starts workers for, ``url`` is where its pages will be."""
+        """``models`` are those that this machine starts workers for, ``url`` is where its pages will be.
+
+        What workers of before have come to tells nothing of those that are started from now on. Raises `Unavailable`.
+        """
         self.ledger, self.models, self.url = ledger, models, url
         self.host = socket.gethostname()
         self._said: dict[str, tuple[object, ...]] = {}
         self._deaths: Counter[str] = Counter()
         self._since = time.monotonic()
+        self._from = ledger.clock()
         self._announced = False
 
     def tell(self) -> None:
         """Say what has changed since the last look. Raises `Unavailable`."""
-        mine = [worker for worker in self.ledger.workers.all() if worker.host == self.host]
+        mine = [one for one in self.ledger.workers.all() if one.host == self.host and one.started >= self._from]
         for worker in mine:
             if worker.alive:
                 self._tell(worker)

@@ -18,7 +18,7 @@ from tasks.registry import entry_of
 from tasks.states import ChunkState, RunKind, RunState
 
 MAX_ATTEMPTS = 3
-PREDECESSOR_SECONDS = 1.0  # until a chunk is sent again that came before the turn it follows was answered
+AGAIN_SECONDS = 1.0  # until a chunk is sent again that came too early, or to a worker of another model
 COLUMNS = tuple(field.name for field in fields(Completion) if field.name not in ("written", "environment"))
 
 
@@ -79,12 +79,17 @@ class Chunks:
         # A transaction that is done again, because its first answer got lost, finds the lease that it took.
         taken = taken or connection.execute(select(chunk).where(chunk.c.id == chunk_id, chunk.c.token == token)).first()
         if taken is None:
-            # It is sent again with whatever ends next, which may be what it waits for.
-            early = (chunk.c.id == chunk_id) & (chunk.c.state == ChunkState.QUEUED) & waits_for_predecessor()
-            later = {"state": ChunkState.PENDING, "not_before": now() + literal(PREDECESSOR_SECONDS)}
-            connection.execute(update(chunk).where(early).values(later))
+            # It is sent again with whatever ends next, which may be what it waits for, or to another worker.
+            not_now = or_(waits_for_predecessor(), ~_of_model(identity))
+            early = (chunk.c.id == chunk_id) & (chunk.c.state == ChunkState.QUEUED) & not_now
+            connection.execute(update(chunk).where(early).values({"state": ChunkState.PENDING} | _later()))
             return None
-        return self._describe(connection, taken, of_run)
+        claim = self._describe(connection, taken, of_run)
+        if _is_answered(claim):
+            return claim
+        # The turn that it follows was put back by a retry after the chunk was taken.
+        connection.execute(update(chunk).where(_held(claim)).values(_BACK | _later()))
+        return None
 
     def _describe(self, connection: Connection, taken: Any, of_run: Any) -> Claim:
         if of_run.state == RunState.PENDING:
@@ -229,11 +234,10 @@ class Chunks:
 
     def release(self, claims: Collection[Claim]) -> None:
         """Give leases back unfinished, as a worker does that stops: the attempt does not count."""
-        back = {"state": ChunkState.PENDING, "token": None, "lease_until": None, "attempt": chunk.c.attempt - 1}
 
         def release_all(connection: Connection) -> None:
             for claim in sorted(claims, key=lambda claim: claim.chunk):
-                connection.execute(update(chunk).where(_held(claim)).values(back))
+                connection.execute(update(chunk).where(_held(claim)).values(_BACK))
 
         self.database.transact(release_all)
 
@@ -246,6 +250,18 @@ def _of_model(identity: str | None) -> ColumnElement[bool]:
     return select(run_model.c.run).where(here).exists()
 
 
+def _is_answered(claim: Claim) -> bool:
+    """Whether every turn that a claimed chunk follows is answered or a part of it."""
+    there = {*claim.missing, *claim.answers}
+    before = {(claim.prompts[idx].follows, sample) for idx, sample in claim.missing}
+    return all(idx is None or (idx, sample) in there for idx, sample in before)
+
+
+def _later() -> dict[str, Any]:
+    return {"not_before": now() + literal(AGAIN_SECONDS)}
+
+
+_BACK = {"state": ChunkState.PENDING, "token": None, "lease_until": None, "attempt": chunk.c.attempt - 1}
 _ENDED = {"state": ChunkState.DONE, "token": None, "lease_until": None}
 
 

@@ -106,5 +106,11 @@ def is_complete() -> ColumnElement[bool]:
 
 def finish_complete_runs(connection: Connection, which: ColumnElement[bool]) -> None:
     """Close those of the runs ``which`` of which nothing is pending."""
+    complete = select(run.c.id).where(which, is_complete()).order_by(run.c.id)
+    ids = list(connection.execute(complete.with_for_update(key_share=True)).scalars())
+    if not ids:
+        return
+    # Looked at again: whoever held a run meanwhile may have added to it, and PostgreSQL's statement that waited for
+    # the run's row still sees the counts as they were before.
     state = case((run.c.state == RunState.CANCELLED, RunState.CANCELLED.value), else_=RunState.DONE.value)
-    connection.execute(update(run).where(which, is_complete()).values(finished=now(), state=state))
+    connection.execute(update(run).where(run.c.id.in_(ids), is_complete()).values(finished=now(), state=state))

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, RowMapping, and_, select
 from tasks.ledger.database import Database
 from tasks.ledger.records import Completion, Environment, Rendered
 from tasks.ledger.samples import KEY, Sample, keys_of
-from tasks.ledger.tables import completion, environment, rendering, run_model
+from tasks.ledger.tables import completion, environment, prompt, rendering, run_model
 from tasks.states import FinishReason
 
 PAGE = 1000
@@ -75,7 +75,9 @@ class Completions:
     def rendering(self, run_id: str, model: str, idx: int, sample: int = 0) -> Rendered | None:
         """The prompt of a completion as its model saw it, where that is known."""
         here = (rendering.c.run == run_id) & (rendering.c.model == model) & (rendering.c.idx == idx)
-        query = select(rendering.c.text, rendering.c.tokens).where(here, rendering.c.sample.in_({0, sample}))
+        follows = select(prompt.c.follows).where(prompt.c.run == run_id, prompt.c.idx == idx).scalar_subquery()
+        shared = (rendering.c.sample == 0) & follows.is_(None)
+        query = select(rendering.c.text, rendering.c.tokens).where(here, shared | (rendering.c.sample == sample))
         with self.database.read() as connection:
             found = connection.execute(query.order_by(rendering.c.sample.desc()).limit(1)).first()
         return Rendered(found.text, tuple(found.tokens)) if found else None

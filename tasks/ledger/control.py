@@ -1,7 +1,7 @@
 """Run control: pause, resume, cancel, retry what failed, change the priority, delete."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, and_, delete, insert, or_, select, tuple_, update
@@ -101,14 +101,14 @@ class Control:
         Attempts are counted anew. What failed in a chunk that has not ended stays as it is: its end must come first.
         Raises `Conflict` for a cancelled run.
         """
-        total = 0
-        while number := self.database.transact(lambda connection: self._retry_some(connection, run_id), durable=True):
+        total, more = 0, True
+        while more:
+            number, more = self.database.transact(lambda connection: self._retry_some(connection, run_id), durable=True)
             total += number
-            if number < RETRIED_AT_ONCE:
-                break
         return total
 
-    def _retry_some(self, connection: Connection, run_id: str) -> int:
+    def _retry_some(self, connection: Connection, run_id: str) -> tuple[int, bool]:
+        """How many completions were put back, and whether there may be more."""
         of_run = _existing(connection, run_id)
         if of_run.state == RunState.CANCELLED:
             raise Conflict("This run was cancelled; what is left of it is not done again. Submit its prompts anew.")
@@ -128,7 +128,11 @@ class Control:
         )
         rows = [tuple(row) for row in connection.execute(query.order_by(*key).limit(RETRIED_AT_ONCE))]
         if not rows:
-            return 0
+            return 0, False
+        more = len(rows) == RETRIED_AT_ONCE
+        # Samples of a prompt stay together: those left for later would lie in a chunk that has not ended.
+        whole = [row for row in rows if row[:2] != rows[-1][:2]] if more else rows
+        rows = whole or rows
         for table in (score, rendering, completion):
             columns = tuple_(table.c.model, table.c.idx, table.c.sample)
             for start in range(0, len(rows), 1000):
@@ -138,12 +142,14 @@ class Control:
             add_counts(connection, run_id, model, {Outcome.FAILED: -number})
         singles = sorted({(model, idx) for model, idx, _ in rows})
         new = {"run": run_id, "lane": of_run.kind, "state": ChunkState.PENDING}
-        connection.execute(insert(chunk), [new | part for part in _parts(singles, _following(connection, run_id))])
+        connection.execute(
+            insert(chunk), [new | part for part in _parts(singles, _following(connection, run_id, rows))]
+        )
         again = (run_model.c.run == run_id) & run_model.c.model.in_({model for model, _ in singles})
         connection.execute(update(run_model).where(again).values(given_up=None))
         if of_run.finished is not None:
             connection.execute(update(run).where(run.c.id == run_id).values(finished=None, state=RunState.PENDING))
-        return len(rows)
+        return len(rows), more
 
     def prioritise(self, run_id: str, priority: int) -> None:
         """Let a run go before (above 0) or after others of its kind."""
@@ -193,9 +199,11 @@ def _set_state(connection: Connection, run_id: str, state: RunState) -> None:
     connection.execute(update(run).where(run.c.id == run_id).values(state=state))
 
 
-def _following(connection: Connection, run_id: str) -> set[int]:
-    """The prompts of a run that follow others."""
-    follows = select(prompt.c.idx).where(prompt.c.run == run_id, prompt.c.follows.is_not(None))
+def _following(connection: Connection, run_id: str, rows: Sequence[tuple[Any, ...]]) -> set[int]:
+    """Those that follow others of the prompts of a run that lie between those of ``rows``."""
+    numbers = [idx for _, idx, _ in rows]
+    between = prompt.c.idx.between(min(numbers), max(numbers))
+    follows = select(prompt.c.idx).where(prompt.c.run == run_id, between, prompt.c.follows.is_not(None))
     return set(connection.execute(follows).scalars())
 
 
@@ -205,7 +213,7 @@ def _parts(prompts: Iterable[tuple[str, int]], following: Collection[int]) -> li
     for model, idx in prompts:
         last = parts[-1] if parts else None
         joins = last and last["model"] == model and last["first"] + last["count"] == idx
-        if last and joins and (last["count"] < RETRIED_CHUNK or idx in following):
+        if last and joins and last["count"] < (LARGEST_CHUNK if idx in following else RETRIED_CHUNK):
             last["count"] += 1
         else:
             parts.append({"model": model, "first": idx, "count": 1})

@@ -6,7 +6,7 @@ from tasks.conversation import NewPrompt
 from tasks.errors import Conflict, InvalidInput, NotFound
 from tasks.ledger.closing import lock_run
 from tasks.ledger.database import Database
-from tasks.ledger.records import columns_of
+from tasks.ledger.records import columns_of, prompt_of
 from tasks.ledger.tables import chunk, prompt, run, run_model
 from tasks.states import ChunkState, RunState
 
@@ -22,6 +22,8 @@ class Growth:
         `Conflict` for a cancelled run.
         """
 
+        added: list[int] = []
+
         def add(connection: Connection) -> int:
             of_run = lock_run(connection, run_id)
             if of_run is None:
@@ -31,7 +33,11 @@ class Growth:
             if new.follows is None or not 0 <= new.follows < of_run.prompts:
                 there = f"there are 0 to {of_run.prompts - 1}"
                 raise InvalidInput(f"follows is {new.follows}, which is no prompt of this run; {there}.", "follows")
+            # A transaction that is done again, because its first answer got lost, finds the turn that it added.
+            if added and _is_there(connection, run_id, added[0], new):
+                return added[0]
             idx: int = of_run.prompts
+            added[:] = [idx]
             connection.execute(insert(prompt).values({"run": run_id, "idx": idx} | columns_of(new)))
             models = list(connection.execute(select(run_model.c.model).where(run_model.c.run == run_id)).scalars())
             part = {"run": run_id, "first": idx, "count": 1, "lane": of_run.kind, "state": ChunkState.PENDING}
@@ -44,3 +50,8 @@ class Growth:
             return idx
 
         return self.database.transact(add, durable=True)
+
+
+def _is_there(connection: Connection, run_id: str, idx: int, new: NewPrompt) -> bool:
+    row = connection.execute(select(prompt).where(prompt.c.run == run_id, prompt.c.idx == idx)).first()
+    return row is not None and columns_of(prompt_of(row)) == columns_of(new)

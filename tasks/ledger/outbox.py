@@ -1,9 +1,9 @@
 """The outbox: chunks that wait, and which of them are sent next."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from sqlalchemy import ColumnElement, Connection, func, select, update
+from sqlalchemy import ColumnElement, Connection, func, or_, select, update
 
 from tasks.ledger.closing import STARTS
 from tasks.ledger.database import Database, now
@@ -17,15 +17,20 @@ class Outbox:
     def __init__(self, database: Database):
         self.database = database
 
-    def dispatch(self, model: str, capacity: Mapping[RunKind, int]) -> list[Dispatched]:
+    def dispatch(
+        self, model: str, capacity: Mapping[RunKind, int], identities: Collection[str | None] | None = None
+    ) -> list[Dispatched]:
         """Mark chunks as queued until a lane has ``capacity`` of them queued or leased; the caller publishes them.
+
+        Runs made with another entry than any of ``identities``, those of the workers that are ready (None: of any), and
+        runs of which the model was given up take no places away.
 
         Arena comes before bulk; within a lane, priority decides, then owners and their runs take turns.
         """
         # Looked at without the write lock first: most often there is nothing to do.
         with self.database.read() as connection:
             places = self._places(connection, model, capacity)
-            waiting = {lane: self._waiting(connection, model, lane) for lane in places}
+            waiting = {lane: self._waiting(connection, model, lane, identities) for lane in places}
         if not any(waiting.values()):
             return []
         return self.database.transact(
@@ -43,7 +48,9 @@ class Outbox:
         free = {lane: capacity[lane] - outstanding.get(lane, 0) for lane in RunKind}
         return {lane: number for lane, number in free.items() if number > 0}
 
-    def _waiting(self, connection: Connection, model: str, lane: RunKind) -> list[Waiting]:
+    def _waiting(
+        self, connection: Connection, model: str, lane: RunKind, identities: Collection[str | None] | None
+    ) -> list[Waiting]:
         """Runs that have a chunk to give. Steps from run to run through the index, so a run's size does not matter."""
         in_lane = _in_lane(model, lane)
         found = select(func.min(chunk.c.run).label("run")).where(in_lane).cte("found", recursive=True)
@@ -55,8 +62,10 @@ class Outbox:
         query = (
             select(run.c.id, run.c.owner, run.c.priority, run_model.c.dispatched, run.c.created, next_chunk)
             .select_from(found.join(run, run.c.id == found.c.run).join(run_model, of_model))
-            .where(run.c.state.in_(STARTS))
+            .where(run.c.state.in_(STARTS), run_model.c.given_up.is_(None))
         )
+        if identities is not None and None not in identities:
+            query = query.where(or_(run_model.c.identity.is_(None), run_model.c.identity.in_(identities)))
         return [Waiting(*row) for row in connection.execute(query) if row.next_chunk is not None]
 
     def _take(

@@ -54,9 +54,13 @@ class Workers:
 
     def ready(self, model: str) -> int:
         """How many workers of a model are alive and take work."""
+        return len(self.ready_identities(model))
+
+    def ready_identities(self, model: str) -> list[str | None]:
+        """Of each worker of a model that is alive and takes work, the identity of the entry it runs."""
         is_ready = (worker.c.model == model) & (worker.c.state == WorkerState.READY) & self.is_fresh()
         with self.database.read() as connection:
-            return connection.execute(select(func.count()).select_from(worker).where(is_ready)).scalar_one()
+            return list(connection.execute(select(worker.c.identity).where(is_ready)).scalars())
 
     def speed(self, model: str) -> float | None:
         """Completions a second of one worker of the model: the mean of those alive, else the last known, else None."""

@@ -36,9 +36,10 @@ class Dispatcher:
 
     def dispatch(self, model: str) -> int:
         """Publish waiting chunks of ``model`` as far as its live workers have room; returns how many."""
-        workers = self.ledger.workers.ready(model)
+        identities = self.ledger.workers.ready_identities(model)
+        workers = len(identities)
         capacity = {RunKind.ARENA: ARENA_CHUNKS * workers, RunKind.BULK: BULK_CHUNKS * workers}
-        taken = self.ledger.outbox.dispatch(model, capacity) if workers else []
+        taken = self.ledger.outbox.dispatch(model, capacity, identities) if workers else []
         for number, item in enumerate(taken):
             # Each wait for a Redis that hangs takes seconds: the rest is left to the sweeper.
             if not self._publish("generate", item.chunk, queue_name(model, item.lane)):

@@ -17,7 +17,8 @@ KEEP_EVENTS = 20_000
 
 @dataclass(frozen=True)
 class LiveEvent:
-    """Text added to a completion, or to the thinking before it; a higher ``attempt`` starts both anew.
+    """Text added to a completion, or to the thinking before it; a higher ``attempt`` starts both anew:
+    it grows with each claim and with each time that a backend begins anew.
 
     ``id`` resumes the stream.
     """

@@ -95,3 +95,16 @@ def test_what_a_template_cannot_take_is_that_prompts_error() -> None:
 def test_an_entry_that_asks_for_a_template_that_is_not_there_is_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(ModelError, match="template"):
         ChatRenderer(make_tokenizer(None), entry(**wrong))
+
+
+def test_whatever_a_template_raises_is_told_of_the_prompt() -> None:
+    renderer = ChatRenderer(make_tokenizer("{{ 1 // (messages | length - 3) }}"), entry())
+    assert renderer.render(TALK[:1], entry()).text == "-1"
+    with pytest.raises(InvalidInput, match="template does not take"):
+        renderer.render(TALK, entry())
+
+
+def test_a_system_message_of_the_entry_that_a_run_was_made_with_is_never_dropped() -> None:
+    renderer = ChatRenderer(make_tokenizer(None), entry())
+    with pytest.raises(InvalidInput, match="system message"):
+        renderer.render(TALK, entry(system="be brief"))

@@ -3,16 +3,17 @@
 import queue
 import time
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from celery import Celery
 
 from tasks.conversation import Message, NewPrompt, Role
+from tasks.errors import Unavailable
 from tasks.ledger import Ledger
 from tasks.ledger.records import Environment, NewRun, Rendered, Run
 from tasks.queue.dispatch import Dispatcher
-from tasks.queue.live import Live
+from tasks.queue.live import Live, LiveEvent
 from tasks.registry import LocalModel, ModelEntry
 from tasks.sampling import Sampling
 from tasks.settings import Settings
@@ -32,13 +33,14 @@ ENVIRONMENT = Environment("e", {})
 
 
 class EchoEngine:
-    """Answers with the prompt's last line, in brackets unless it thinks; ~ is left out, ! fails."""
+    """Answers with the prompt's last line, in brackets unless it thinks; ~ is left out, ! fails, 0 brings a NUL."""
 
     slots = 4
 
     def __init__(self) -> None:
         self.progress = 0
         self.seen: list[str] = []
+        self.seeds: set[int] = set()
         self._waiting: list[Request] = []
 
     @property
@@ -56,8 +58,10 @@ class EchoEngine:
             self.progress += 1
             prompt = str(request.prompt)
             self.seen.append(prompt)
+            self.seeds.add(request.sampling.seed)
             last = prompt.rsplit("\n", 1)[-1]
             text = last if last.startswith("<") else prompt[1:] if prompt.startswith("~") else f"[{last}]"
+            text = f"\x00{text}" if last.startswith("0") else text
             failed = "it fails" if last.startswith("!") else None
             now = time.monotonic()
             if request.streams:
@@ -150,12 +154,22 @@ def executor(ledger: Ledger, settings: Settings) -> tuple[ChunkExecutor, EchoEng
     return made, engine
 
 
-def run_all(ledger: Ledger, executor: ChunkExecutor, prompts: list[NewPrompt], samples: int = 1) -> Run:
-    new = NewRun(RunKind.BULK, "o", {"a": 8}, {}, samples=samples, entries={"a": ENTRY})
+def run_all(
+    ledger: Ledger,
+    executor: ChunkExecutor,
+    prompts: list[NewPrompt],
+    samples: int = 1,
+    kind: RunKind = RunKind.BULK,
+) -> Run:
+    new = NewRun(kind, "o", {"a": 8}, {}, samples=samples, entries={"a": ENTRY})
     run, _ = ledger.runs.submit(new, prompts)
+    work_off(ledger, executor)
+    return ledger.runs.get(run.id)
+
+
+def work_off(ledger: Ledger, executor: ChunkExecutor) -> None:
     for item in ledger.outbox.dispatch("a", {RunKind.ARENA: 99, RunKind.BULK: 99}):
         executor.generate(item.chunk)
-    return ledger.runs.get(run.id)
 
 
 def test_a_turn_gets_the_answer_before_it_sample_by_sample(
@@ -165,6 +179,8 @@ def test_a_turn_gets_the_answer_before_it_sample_by_sample(
     run = run_all(ledger, executor[0], prompts, samples=2)
     assert run.finished and run.counts.done == 8
     assert sorted(executor[1].seen) == sorted(["one", "one\n[one]\ntwo", "one\n[one]\ntwo\n[two]\nthree", "apart"] * 2)
+    assert len(executor[1].seeds) == 8
+    assert executor[1].seeds == {row.seed for row in ledger.completions.page(run.id)}
     shown = ledger.completions.rendering(run.id, "a", 2, 1)
     assert shown and shown.text == "one\n[one]\ntwo\n[two]\nthree"
     assert ledger.completions.rendering(run.id, "a", 0, 1) == Rendered("one", ())
@@ -179,3 +195,52 @@ def test_what_follows_a_failed_turn_fails_with_its_reason_and_neighbours_do_not(
     errors = [row.error for row in ledger.completions.page(run.id)]
     assert errors == ["it fails", *["The turn before this one has no answer: it fails"] * 2, None]
     assert executor[1].seen.count("apart") == 1 and len(executor[1].seen) == 2
+
+
+def test_a_worker_takes_no_run_that_was_made_with_another_model(
+    ledger: Ledger, executor: tuple[ChunkExecutor, EchoEngine]
+) -> None:
+    other = LocalModel(name="a", source="elsewhere")
+    run, _ = ledger.runs.submit(NewRun(RunKind.BULK, "o", {"a": 8}, {}, entries={"a": other}), [NewPrompt("x")])
+    (item,) = ledger.outbox.dispatch("a", {RunKind.ARENA: 0, RunKind.BULK: 1})
+    executor[0].generate(item.chunk)
+    assert ledger.runs.get(run.id).counts.pending == 1 and not executor[1].seen
+
+
+def test_what_no_database_stores_is_left_out_of_the_turns_that_follow_too(
+    ledger: Ledger, executor: tuple[ChunkExecutor, EchoEngine]
+) -> None:
+    run = run_all(ledger, executor[0], [NewPrompt("0"), NewPrompt("two", follows=0)])
+    first, second = ledger.completions.page(run.id)
+    assert (first.text, first.characters, second.text) == ("[0]", 3, "[two]")
+    shown = ledger.completions.rendering(run.id, "a", 1)
+    assert shown and shown.text == executor[1].seen[1] == "0\n[0]\ntwo"
+
+
+def test_results_that_wait_for_a_ledger_that_is_away_do_not_ask_it_without_a_pause(
+    ledger: Ledger, executor: tuple[ChunkExecutor, EchoEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, asked = ledger.chunks.write, []
+
+    def away(*arguments: Any, **options: Any) -> bool:
+        asked.append(time.monotonic())
+        if asked[-1] - asked[0] < 0.6:
+            raise Unavailable("away")
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(ledger.chunks, "write", away)
+    assert run_all(ledger, executor[0], [NewPrompt("one")]).counts.done == 1
+    assert len(asked) < 6
+
+
+def test_text_of_another_try_never_goes_on_from_the_one_before(
+    ledger: Ledger, executor: tuple[ChunkExecutor, EchoEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[LiveEvent] = []
+    monkeypatch.setattr(executor[0].live, "publish", lambda run, events: told.extend(events))
+    run = run_all(ledger, executor[0], [NewPrompt("!one")], kind=RunKind.ARENA)
+    before = {event.attempt for event in told}
+    told.clear()
+    assert ledger.control.retry(run.id) == 1  # attempts are counted anew
+    work_off(ledger, executor[0])
+    assert before and min(event.attempt for event in told) > max(before)

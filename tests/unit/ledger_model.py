@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from tasks.errors import NotFound
 from tasks.ledger import MAX_ATTEMPTS, Ledger
-from tasks.ledger.tables import chunk, completion, prompt, run_model
+from tasks.ledger.tables import chunk, completion, prompt, rendering, run_model
 from tasks.states import ChunkState, FinishReason, Outcome, RunState
 
 Key = tuple[str, str, int, int]
@@ -92,5 +92,5 @@ class Truth(RuleBasedStateMachine):
         with self.ledger.database.read() as connection:
             return any(
                 connection.execute(select(table.c.run).where(table.c.run.in_(self.deleted))).first()
-                for table in (prompt, chunk, completion, run_model)
+                for table in (prompt, chunk, completion, rendering, run_model)
             )

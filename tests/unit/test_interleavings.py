@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from tasks.conversation import NewPrompt
 from tasks.errors import Conflict
 from tasks.ledger import Lease, Ledger
 from tasks.ledger.closing import CANCEL_GRACE, WAITING
-from tasks.ledger.records import Claim, Completion, Environment, NewRun, Worker
+from tasks.ledger.records import Claim, Completion, Environment, NewRun, Rendered, Worker
 from tasks.ledger.tables import chunk, run, worker
 from tasks.states import ChunkState, FinishReason, Outcome, RunKind, RunState, WorkerState
 from tests.clock import pass_time
@@ -28,7 +29,7 @@ from tests.unit.ledger_model import MODELS, Truth
 T = TypeVar("T")
 MADE_WITH = Environment("e", {})
 SOME = st.integers(0, 99)
-WISHES = (*("pause", "resume", "retry") * 3, "prioritise", "cancel", "delete")  # what ends a run is rarer
+WISHES = (*("pause", "resume", "retry") * 3, "give_up", "prioritise", "cancel", "delete")  # what ends a run is rarer
 EXAMPLES = {"sqlite": 50, "postgresql": 12}
 
 
@@ -51,18 +52,41 @@ class Interleavings(Truth):
             for table in (run, worker):
                 connection.execute(delete(table))
         self.beat()
-        self.submit(3, 2, 1, RunKind.BULK)
+        self.submit(3, 2, 1, RunKind.BULK, turns=True)
 
     @rule()
     def beat(self) -> None:
         self.ledger.workers.register(Worker("w", "a", WorkerState.READY, "host", 1, "cpu", "", "float32", 8))
 
     @precondition(lambda self: len(self.keys) < 4)
-    @rule(prompts=st.integers(1, 4), size=st.integers(1, 3), samples=st.integers(1, 2), kind=st.sampled_from(RunKind))
-    def submit(self, prompts: int, size: int, samples: int, kind: RunKind) -> None:
+    @rule(
+        prompts=st.integers(1, 4),
+        size=st.integers(1, 3),
+        samples=st.integers(1, 2),
+        kind=st.sampled_from(RunKind),
+        turns=st.booleans(),
+    )
+    def submit(self, prompts: int, size: int, samples: int, kind: RunKind, turns: bool) -> None:
         new = NewRun(kind, "owner", dict.fromkeys(MODELS, size), {}, samples)
-        made, _ = self.ledger.runs.submit(new, [NewPrompt("x")] * prompts)
+        handed_in = [NewPrompt("x", follows=idx - 1 if turns and idx % 2 else None) for idx in range(prompts)]
+        made, _ = self.ledger.runs.submit(new, handed_in)
         self.keys[made.id] = {(made.id, m, i, s) for m in MODELS for i in range(prompts) for s in range(samples)}
+
+    @precondition(lambda self: self.keys)
+    @rule(which=SOME, follows=SOME)
+    def follow(self, which: int, follows: int) -> None:
+        """A later turn, whatever has become of the turn before it."""
+        run_id = pick(list(self.keys), which)
+        before = self.ledger.runs.get(run_id)
+        if before.prompts >= 6:
+            return
+        turn = NewPrompt("then?", follows=follows % before.prompts)
+        if before.state is RunState.CANCELLED:
+            with pytest.raises(Conflict):
+                self.ledger.growth.follow(run_id, turn)
+            return
+        idx = self.ledger.growth.follow(run_id, turn)
+        self.keys[run_id] |= {(run_id, m, idx, s) for m in MODELS for s in range(before.samples)}
 
     @rule(model=st.sampled_from(MODELS))
     def dispatch(self, model: str) -> None:
@@ -85,6 +109,8 @@ class Interleavings(Truth):
         self.tokens.add(claim.token)
         self.held.append(claim)
         for idx, sample in claim.missing:
+            before = (claim.prompts[idx].follows, sample)
+            assert before[0] is None or before in {*claim.missing, *claim.answers}
             self.attempts[claim.run, claim.model, idx, sample] += 1
 
     @precondition(lambda self: self.held)
@@ -131,7 +157,8 @@ class Interleavings(Truth):
             Completion(claim.run, claim.model, idx, sample, claim.token, reason, "why", attempt=claim.attempt)
             for idx, sample in claim.missing[:count]
         ]
-        written = self.ledger.chunks.write(claim, rows, MADE_WITH, last)
+        rendered = {(row.idx, row.sample): Rendered("x", (1,)) for row in rows}
+        written = self.ledger.chunks.write(claim, rows, MADE_WITH, last, rendered)
         assert written == valid
         for row in rows if written else []:
             self.rows.setdefault((row.run, row.model, row.idx, row.sample), (reason, claim.token))
@@ -249,7 +276,8 @@ class Interleavings(Truth):
         before = self.ledger.runs.get(run_id).state
         act = getattr(self.ledger.control, wish)
         try:
-            act(run_id, *([priority] if wish == "prioritise" else []))
+            more: dict[str, list[Any]] = {"prioritise": [priority], "give_up": [pick(MODELS, priority), "no use"]}
+            act(run_id, *more.get(wish, []))
         except Conflict:
             assert before is RunState.CANCELLED or (before is RunState.DONE and wish != "retry")
             return
@@ -267,6 +295,9 @@ class Interleavings(Truth):
             assert not any(one.run == run_id and one.state == ChunkState.QUEUED for one in self.chunks())
         elif wish == "resume":
             assert after in (RunState.PENDING, RunState.RUNNING)
+        elif wish == "give_up":
+            waiting = {(one.run, one.model) for one in self.chunks() if one.state in WAITING}
+            assert (run_id, pick(MODELS, priority)) not in waiting
         elif wish == "retry":
             assert before is not RunState.CANCELLED
             self.forget_retried(run_id)

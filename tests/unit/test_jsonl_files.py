@@ -79,6 +79,8 @@ def test_a_text_file_that_has_braces_stays_one(text: str) -> None:
         (lines({"prompt": "a"}, {"prompt": "b", "follows": 5}), "follows 5"),
         ('{"prompt": "a\\u0000"}\n', "NUL"),
         ('{"prompt": "\\ud800"}\n', "surrogate"),
+        ('{"prompt": "a", "checks": [{"type": "contains", "value": "\\ud800"}]}\n', "surrogate"),
+        ('{"prompt": "a", "checks": [{"type": "x", "\\ud800": 1}]}\n', "surrogate"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(text: str | bytes, words: str) -> None:

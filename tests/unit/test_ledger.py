@@ -120,6 +120,7 @@ def test_what_was_written_before_a_crash_is_not_done_again(each_ledger: Ledger) 
     do(ledger, first, count=1)
     expire(ledger)
     ledger.sweeper.sweep(10)
+    assert take(ledger, "a") == []  # not at once
     with ledger.database.write() as connection:
         connection.execute(text("UPDATE chunk SET not_before = 0"))
     second = take(ledger, "a")[0]

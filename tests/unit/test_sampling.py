@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.conversation import MAX_PROMPTS
 from tasks.errors import InvalidInput
 from tasks.sampling import BOUNDS, Sampling, check_settings, merge
+from tasks.service import MAX_SAMPLES
 
 
 @given(st.sampled_from(sorted(BOUNDS)), st.floats(allow_nan=True) | st.integers() | st.booleans() | st.text())
@@ -54,3 +56,12 @@ def test_null_is_what_the_model_does_by_itself() -> None:
 
 def test_later_settings_win() -> None:
     assert merge({"top_k": 3, "stop": "x"}, {"top_k": 4}) == Sampling(top_k=4, stop=("x",))
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**53 - 1])
+def test_no_two_completions_of_a_run_have_one_seed(seed: int) -> None:
+    prompts = [*range(2000), *range(MAX_PROMPTS - 100, MAX_PROMPTS)]
+    keys = [(idx, sample) for idx in prompts for sample in range(MAX_SAMPLES)]
+    seeds = {Sampling(seed=seed).for_completion(*key).seed for key in keys}
+    assert len(seeds) == len(keys)
+    assert min(seeds) >= 0 and max(seeds) < 2**53

@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy import func, select
 
@@ -18,7 +19,7 @@ from tests.clock import pass_time
 SECONDS = 2.0
 LEASE = 0.1  # seconds: short, so that leases run out while their workers still write
 MODELS = ("a", "b")
-WISHES = (*("pause", "resume", "retry") * 4, "prioritise", "cancel", "delete")
+WISHES = (*("pause", "resume", "retry") * 4, "prioritise", "give_up", "cancel", "delete")
 REASONS = (FinishReason.STOP, FinishReason.STOP, FinishReason.ERROR)
 ALL = {RunKind.ARENA: 4, RunKind.BULK: 6}
 REST = {RunKind.ARENA: 100, RunKind.BULK: 100}
@@ -60,7 +61,12 @@ class Storm:
         for seen in self.ledger.runs.newest(3):
             wish = some.choice(WISHES)
             try:
-                getattr(self.ledger.control, wish)(seen.id, *([some.randint(-2, 2)] if wish == "prioritise" else []))
+                self.ledger.growth.follow(seen.id, NewPrompt("then?", follows=some.randrange(seen.prompts)))
+                more: dict[str, list[Any]] = {
+                    "prioritise": [some.randint(-2, 2)],
+                    "give_up": [some.choice(MODELS), "no use"],
+                }
+                getattr(self.ledger.control, wish)(seen.id, *more.get(wish, []))
             except (Conflict, NotFound):
                 continue  # its state did not allow it, or somebody was faster
 
@@ -95,9 +101,8 @@ def test_a_storm_leaves_no_lie_behind(each_ledger: Ledger) -> None:
         ledger.sweeper.sweep(-1.0)
         for model in MODELS:
             for item in ledger.outbox.dispatch(model, REST):
-                claim = ledger.chunks.claim(item.chunk, "w")
-                assert claim
-                storm.hand_in(claim, some)
+                if claim := ledger.chunks.claim(item.chunk, "w"):  # else it follows a turn that comes first
+                    storm.hand_in(claim, some)
     outcomes = select(completion.c.run, completion.c.finish_reason, func.count()).group_by(
         completion.c.run, completion.c.finish_reason
     )

@@ -3,8 +3,6 @@
 import threading
 from typing import Any
 
-from jinja2.exceptions import TemplateError
-
 from tasks.conversation import Conversation, Message, Role
 from tasks.errors import InvalidInput, ModelError
 from tasks.ledger.records import Rendered
@@ -47,6 +45,8 @@ class ChatRenderer:
         if way == Template.CHAT:
             text = self._by_template(conversation, entry)
         else:
+            if entry.system is not None:  # of a run that is older than the entry that this worker runs
+                raise InvalidInput(NO_SYSTEM)
             text = _plain(conversation)
             text = text if way == Template.PLAIN else way.replace("{prompt}", text)
         try:
@@ -83,7 +83,7 @@ class ChatRenderer:
                 return str(
                     self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
                 )
-        except (TemplateError, ValueError, TypeError, KeyError) as error:
+        except Exception as error:  # a template may raise anything
             raise InvalidInput(f"The model's chat template does not take this conversation: {error}") from error
 
 
