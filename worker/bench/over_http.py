@@ -28,8 +28,8 @@ class Site:
 
     name = "system"
 
-    def __init__(self, settings: Settings, prompts: Sequence[str], threads: int):
-        self.settings, self.threads = settings, threads
+    def __init__(self, settings: Settings, prompts: Sequence[str], threads: int, start_seconds: float = START_SECONDS):
+        self.settings, self.threads, self.start_seconds = settings, threads, start_seconds
         self.url = f"http://127.0.0.1:{free_port()}"
         self.ledger = Ledger(settings)
         self._processes: dict[str, Process] = {}
@@ -47,7 +47,7 @@ class Site:
         with contextlib.closing(self.ledger), running(self.settings, list(commands.values())) as processes:
             self._processes = dict(zip(commands, processes, strict=True))
             wait_for_web(self.url)
-            self._wait(lambda: self.ledger.workers.ready(MODEL) > 0, START_SECONDS, "the worker is not ready")
+            self._wait(lambda: self.ledger.workers.ready(MODEL) > 0, self.start_seconds, "the worker is not ready")
             yield self
 
     def run(self) -> dict[str, Any]:

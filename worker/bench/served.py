@@ -29,7 +29,7 @@ from worker.bench.generation import at_least_one, median_round, ratio, take_turn
 from worker.bench.over_http import MODEL, Site
 
 TIMEOUT = 600.0
-START_SECONDS = 300.0
+START_SECONDS = 600.0
 LOOK_SECONDS = 0.25
 SUBJECTS = ("the sea", "an old bridge", "winter", "a good friend", "bread", "the night train", "a small town", "rain")
 
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
     threads = len(os.sched_getaffinity(0))
     try:
         with scene(options.database, registry_of(entry)) as settings, Alone(entry, prompts).running() as alone:
-            with Site(settings, prompts, threads).running() as site:
+            with Site(settings, prompts, threads, START_SECONDS).running() as site:
                 measured = take_turns([site, alone], options.rounds, say)
             run = queue.environment(settings) | {name: value for name, value in vars(options).items() if name != "json"}
     except TouchstoneError as error:
