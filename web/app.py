@@ -5,7 +5,7 @@ from typing import Any
 from flask import Flask, Response, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError, CSRFProtect
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
 from tasks.errors import TouchstoneError
 from tasks.service import Service
@@ -80,10 +80,13 @@ def _show_error(error: Any) -> ResponseReturnValue:
     else:
         code, status, field = error.name.lower().replace(" ", "_"), error.code or 500, None
         message = error.description or error.name
+    is_api = request.path.startswith("/api/") or request.path in ("/healthz", "/readyz")
     if isinstance(error, CSRFError):
         message = language.translate("error.csrf")
+    elif isinstance(error, (NotFound, MethodNotAllowed, RequestEntityTooLarge)) and not is_api:
+        message = language.translate(f"error.http.{status}")
     headers = {"Allow": ", ".join(error.valid_methods or ())} if isinstance(error, MethodNotAllowed) else {}
-    if request.path.startswith("/api/") or request.path in ("/healthz", "/readyz"):
+    if is_api:
         problem = Error(error=Problem(code=code, message=message, field=field))
         return problem.model_dump(mode="json"), status, headers
     return render_template("error.html", status=status, message=message), status, headers

@@ -93,15 +93,26 @@ def run_file(base: str, file: Path, models: list[str], samples: int) -> None:
     _follow(f"{base}/api/runs/{run['id']}")
 
 
+def _say_what_blocks(state: Any, told: set[tuple[str, str]]) -> None:
+    """Say once of each model why it cannot go on; ``told`` holds what has been said."""
+    for model in state["models"]:
+        wait = model["waits"]
+        if wait and wait["blocked"] and (reason := (model["name"], wait["message"])) not in told:
+            told.add(reason)
+            click.echo(f"\n{model['name']} waits: {wait['message']} The run's page lets it fail.", err=True)
+
+
 def _follow(url: str) -> None:
     started = time.monotonic()
     state = call(url)
+    told: set[tuple[str, str]] = set()
     with click.progressbar(length=state["counts"]["total"], show_eta=True, show_pos=True) as bar:
         while True:
             ended = state["counts"]["total"] - state["counts"]["pending"]
             rate = ended / max(time.monotonic() - started, 1e-3)
             bar.label = f"{rate:.1f}/s"
             bar.update(ended - bar.pos)
+            _say_what_blocks(state, told)
             if state["state"] in ("done", "cancelled"):
                 break
             time.sleep(POLL_SECONDS)

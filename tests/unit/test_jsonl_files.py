@@ -95,3 +95,9 @@ def test_a_stream_that_cannot_be_sought_and_a_file_are_read_alike(tmp_path: Path
     with (tmp_path / "f").open("rb") as file:
         from_file = list(read(file, "f"))
     assert from_file == list(read(io.BytesIO(content), "f")) and len(from_file) == 2
+
+
+@pytest.mark.parametrize("content", [b"not json\n", b'[{"prompt": "x"}]\n'])
+def test_a_file_that_is_called_jsonl_is_never_taken_for_text(content: bytes) -> None:
+    with pytest.raises(InvalidInput, match="line 1: The line is no JSON"):
+        list(read(io.BytesIO(content), "Conversations.JSONL"))

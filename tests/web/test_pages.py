@@ -249,3 +249,11 @@ def test_a_smoke_test_asks_one_model_for_a_few_words(client: FlaskClient, ledger
 
 def test_large_numbers_are_short() -> None:
     assert [count_words(number) for number in (12, 1_500, 134_500_000, 7e9)] == ["12", "1.5k", "134M", "7B"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_address_that_is_none_is_told_in_the_visitors_language(client: FlaskClient, language: str) -> None:
+    headers = {"Accept-Language": language}
+    gone, wrong = client.get("/nothing", headers=headers), client.get("/language/en", headers=headers)
+    assert gone.status_code == 404 and TEXTS["error.http.404"][language] in gone.text
+    assert wrong.status_code == 405 and TEXTS["error.http.405"][language] in wrong.text

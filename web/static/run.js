@@ -60,7 +60,7 @@ function showCompletion(row) {
   if (row.error) answer.append(`${row.text ? "\n" : ""}${row.error}`);
   const rate = row.phases.characters_per_second;
   cell.querySelector(".timing").textContent = fill(texts.timing, {
-    ttft: seconds(row.phases.ttft), service: seconds(row.phases.service), rate: rate === null ? "–" : rate.toFixed(1),
+    ttft: seconds(row.phases.ttft), service: seconds(row.phases.service), rate: rate === null ? "–" : rate.toFixed(2),
   });
 }
 

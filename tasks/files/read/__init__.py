@@ -16,7 +16,7 @@ __all__ = ["read"]
 
 
 def read(stream: IO[bytes], name: str) -> Iterator[NewPrompt]:
-    """The prompts of a file called ``name``: JSON objects, one a line, where it begins with one, else text.
+    """The prompts of a file called ``name``: JSON objects, one a line, where it is called .jsonl or begins so, else text.
 
     Raises `InvalidInput` with the number of the line.
     """
@@ -25,4 +25,5 @@ def read(stream: IO[bytes], name: str) -> Iterator[NewPrompt]:
     else:
         beginning = stream.read(LOOK_BYTES)
         stream.seek(0)
-    return (read_jsonl if BEGINS_AS_OBJECT.match(beginning) else read_text)(stream, name)
+    is_jsonl = name.lower().endswith(".jsonl") or BEGINS_AS_OBJECT.match(beginning)
+    return (read_jsonl if is_jsonl else read_text)(stream, name)
