@@ -1,5 +1,6 @@
 """The backend of our own engine: renders conversations for it and keeps thinking apart from answers."""
 
+import logging
 import time
 from typing import Protocol
 
@@ -13,6 +14,8 @@ from worker.backends.protocol import Answer, Description, Failure, Generation, I
 from worker.backends.thinking import ThinkingSplitter
 from worker.engine.protocol import Delta, Request, Result
 from worker.engine.protocol import Event as EngineEvent
+
+logger = logging.getLogger(__name__)
 
 
 class Renderer(Protocol):
@@ -131,8 +134,16 @@ class _Listener:
                 batch_size=result.batch_size,
                 error=result.error,
                 thinking=thinking,
-                thinking_tokens=self.renderer.count(thinking) if thinking else None,
+                thinking_tokens=self._count(thinking) if thinking else None,
                 answer_started=self._answer_started,
                 rendered=self.rendered,
             )
         )
+
+    def _count(self, text: str) -> int | None:
+        try:
+            return self.renderer.count(text)
+        except Exception as error:
+            # A tokenizer may raise anything; on the engine's thread it would fail every other request, too.
+            logger.warning("the tokens of a text cannot be counted: %s", type(error).__name__)
+            return None
