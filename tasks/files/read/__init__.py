@@ -16,7 +16,7 @@ __all__ = ["read"]
 
 
 def read(stream: IO[bytes], name: str) -> Iterator[NewPrompt]:
-    """The prompts of a file called ``name``: JSON objects, one a line, where it is called .jsonl or begins so, else text.
+    """The prompts of a file ``name``: JSON objects, one a line, where it is named .jsonl or begins so, else text.
 
     Raises `InvalidInput` with the number of the line.
     """
