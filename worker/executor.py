@@ -264,7 +264,7 @@ class ChunkExecutor:
             prompt_tokens=answer.prompt_tokens,
             output_tokens=answer.output_tokens,
             characters=len(answer.text),
-            created=claim.created,
+            created=claim.prompts[idx].created or claim.created,
             enqueued=claim.enqueued,
             claimed=claim.claimed,
             admitted=times[0],

@@ -3,13 +3,14 @@
 import os
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 from redis.exceptions import RedisError
 
 from tasks.errors import TouchstoneError
 from tasks.ledger import Ledger
 from tasks.queue.live import connect
-from tasks.registry import Registry
+from tasks.registry import LocalModel, ModelEntry, Registry
 from tasks.settings import Settings
 
 ENOUGH_BYTES = 2**30
@@ -61,10 +62,19 @@ def _models(settings: Settings) -> list[Finding]:
         registry = Registry.load(settings.models)
     except TouchstoneError as error:
         return [Finding("models", False, error.message)]
-    return [
-        Finding(f"model {spec.name}", True, f"{spec.source or spec.backend} on {spec.device}")
-        for spec in registry.models.values()
-    ]
+    return [_model(entry) for entry in registry.models.values()]
+
+
+def _model(entry: ModelEntry) -> Finding:
+    subject = f"model {entry.name}"
+    if isinstance(entry, LocalModel):
+        place = Path(entry.location)
+        if place.is_absolute() and not place.exists():
+            return Finding(subject, False, f"there is no {place}; correct source in models.toml, or put it back there")
+        return Finding(subject, True, f"{entry.source} on {entry.device}")
+    if entry.serve and shutil.which(entry.serve[0]) is None:
+        return Finding(subject, False, f"{entry.serve[0]} is not here; install it, or correct serve in models.toml")
+    return Finding(subject, True, f"a server: {entry.base_url or f'started by {entry.serve[0]}'}")
 
 
 def _cores() -> Finding:

@@ -5,7 +5,7 @@ from sqlalchemy import Connection, insert, select, update
 from tasks.conversation import NewPrompt
 from tasks.errors import Conflict, InvalidInput, NotFound
 from tasks.ledger.closing import lock_run
-from tasks.ledger.database import Database
+from tasks.ledger.database import Database, now
 from tasks.ledger.records import columns_of, prompt_of
 from tasks.ledger.tables import chunk, prompt, run, run_model
 from tasks.states import ChunkState, RunState
@@ -38,7 +38,8 @@ class Growth:
                 return added[0]
             idx: int = of_run.prompts
             added[:] = [idx]
-            connection.execute(insert(prompt).values({"run": run_id, "idx": idx} | columns_of(new)))
+            row = {"run": run_id, "idx": idx, "created": now()} | columns_of(new)
+            connection.execute(insert(prompt).values(row))
             models = list(connection.execute(select(run_model.c.model).where(run_model.c.run == run_id)).scalars())
             part = {"run": run_id, "first": idx, "count": 1, "lane": of_run.kind, "state": ChunkState.PENDING}
             connection.execute(insert(chunk), [part | {"model": model} for model in models])

@@ -11,9 +11,13 @@ from tasks.states import FinishReason, Outcome, RunKind, RunState, WaitReason, W
 
 @dataclass(frozen=True)
 class Prompt(NewPrompt):
-    """A stored prompt; ``idx`` counts from 0 within its run."""
+    """A stored prompt; ``idx`` counts from 0 within its run.
+
+    ``created`` is when it was added to a run that was there, in seconds since 1970; None for one that came with it.
+    """
 
     idx: int = 0
+    created: float | None = None
 
 
 def prompt_of(row: Any) -> Prompt:
@@ -30,6 +34,7 @@ def prompt_of(row: Any) -> Prompt:
         variables=row.variables,
         custom_id=row.custom_id,
         idx=row.idx,
+        created=row.created,
     )
 
 

@@ -82,6 +82,7 @@ prompt = Table(
     Column("tags", JSON),
     Column("variables", JSON),
     Column("custom_id", String(512)),
+    Column("created", Float),  # where it was added to a run that was there
 )
 
 chunk = Table(

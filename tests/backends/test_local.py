@@ -186,6 +186,19 @@ def test_a_turn_gets_the_answer_before_it_sample_by_sample(
     assert ledger.completions.rendering(run.id, "a", 0, 1) == Rendered("one", ())
 
 
+def test_a_later_turn_waits_since_it_was_added_not_since_its_run_was(
+    ledger: Ledger, executor: tuple[ChunkExecutor, EchoEngine]
+) -> None:
+    run = run_all(ledger, executor[0], [NewPrompt("one")])
+    idx = ledger.growth.follow(run.id, NewPrompt("two", follows=0))
+    for item in ledger.outbox.dispatch("a", {RunKind.ARENA: 9, RunKind.BULK: 9}):
+        executor[0].generate(item.chunk)
+    first, second = ledger.completions.page(run.id)
+    assert first.created == run.created and second.idx == idx
+    assert second.created and second.created == ledger.runs.prompts(run.id)[1].created
+    assert second.created > (first.written or 0.0) - 1e-3
+
+
 def test_what_follows_a_failed_turn_fails_with_its_reason_and_neighbours_do_not(
     ledger: Ledger, executor: tuple[ChunkExecutor, EchoEngine]
 ) -> None:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tasks.conversation import MAX_PROMPTS
 from tasks.errors import InvalidInput
+from tasks.run_schema import MAX_SAMPLES
 from tasks.sampling import BOUNDS, Sampling, check_settings, merge
-from tasks.service import MAX_SAMPLES
 
 
 @given(st.sampled_from(sorted(BOUNDS)), st.floats(allow_nan=True) | st.integers() | st.booleans() | st.text())

@@ -21,6 +21,7 @@ def columns() -> dict[str, list[sa.Column[Any]]]:
             sa.Column("tags", sa.JSON()),
             sa.Column("variables", sa.JSON()),
             sa.Column("custom_id", sa.String(length=512)),
+            sa.Column("created", sa.Float()),
         ],
         "run_model": [
             sa.Column("entry", sa.JSON()),
