@@ -27,6 +27,7 @@ from tasks.settings import Settings
 
 SERVER_SECONDS = 10.0
 SLOTS = 16
+CHAT_DECODING = {"temperature": 0.7, "top_p": 0.9}  # at 1.0 a small chat model babbles
 NUMBER_BYTES = {"bfloat16": 2, "float32": 4}
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -82,8 +83,10 @@ def add(source: str, name: str | None, file: Path | None, **options: str | None)
     found = _server(source, given) if is_server else _local(source, given, path.resolve().parent)
     block = {"name": name or _name(str(found.get("model") or given.get("gguf_file") or source)), **found}
     _refuse_twice(path, block)
-    if not is_server:
-        _look(source, given.get("revision"), given.get("gguf_file"))
+    seen = None if is_server else _look(source, given.get("revision"), given.get("gguf_file"))
+    if decoding := _decoding(seen):
+        block["decoding"] = decoding
+        click.echo(f"{'decoding':14} {', '.join(f'{name} {value:g}' for name, value in decoding.items())}")
     add_model(path, block)
     click.echo(f"{block['name']} is added to {path}; 'models check {block['name']}' loads it and asks it something.")
 
@@ -152,18 +155,30 @@ def _local(source: str, given: dict[str, str], folder: Path) -> dict[str, Any]:
     return {"source": source, **given}
 
 
-def _look(source: str, revision: str | None, gguf_file: str | None) -> None:
-    """Show what a model of our own engine is. Raises `ModelError` for one that is not whole."""
+def _decoding(seen: Inspection | None) -> dict[str, float]:
+    """Settings to begin with: those that the model's makers recommend, else mild ones for a model that chats."""
+    if seen is None:
+        return {}
+    return dict(seen.decoding) or (CHAT_DECODING if seen.chat_template else {})
+
+
+def _look(source: str, revision: str | None, gguf_file: str | None) -> Inspection | None:
+    """Show what a model of our own engine is; None where it is not here yet.
+
+    Raises `ModelError` for one that is not whole.
+    """
     if source.startswith(MODELSCOPE):
         found = modelscope_cached(source.removeprefix(MODELSCOPE), revision)
         if found is None:
             click.echo(f"{source} is not here yet: its worker downloads it when it starts.")
-            return
-        _show(inspect(found, gguf_file))
+            return None
+        seen = inspect(found, gguf_file)
     elif _is_path(source):
-        _show(inspect(Path(source).expanduser().resolve(), gguf_file))
+        seen = inspect(Path(source).expanduser().resolve(), gguf_file)
     else:
-        _show(_from_hub(source, revision, gguf_file))
+        seen = _from_hub(source, revision, gguf_file)
+    _show(seen)
+    return seen
 
 
 def _from_hub(repo: str, revision: str | None, gguf_file: str | None) -> Inspection:

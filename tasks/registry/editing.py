@@ -18,7 +18,10 @@ KEY_OR_VALUE = re.compile(r"\s*[^\s#]")
 
 
 def add_model(path: Path, block: Mapping[str, Any]) -> None:
-    """Append a ``[[model]]`` of texts, booleans, numbers and lists. Raises `ConfigurationError` where it is wrong."""
+    """Append a ``[[model]]`` of texts, booleans, numbers, lists and tables.
+
+    Raises `ConfigurationError` where it is wrong.
+    """
     text = _read(path) if path.exists() else ""
     end = "\r\n" if "\r\n" in text else "\n"
     lines = ["[[model]]", *(f"{key} = {_toml(value)}" for key, value in block.items())]
@@ -84,6 +87,8 @@ def _write(path: Path, text: str) -> None:
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{key} = {_toml(each)}' for key, each in value.items())} }}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # which JSON lets stand and TOML does not

@@ -3,13 +3,14 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import ModelError
 from tasks.registry.headers import Contents, read_bin, read_gguf, read_safetensors
+from tasks.sampling import BOUNDS
 
 PROCESS_BYTES = 400 * 2**20  # torch, transformers and the tokenizer
 USUAL_TOKENS = 1024  # of a prompt and its completion
@@ -33,6 +34,7 @@ WIDTH_NAMES = ("hidden_size", "n_embd", "d_model")
 OTHER_HEADS = re.compile(
     r"For(MaskedLM|\w*Classification|QuestionAnswering|MultipleChoice|PreTraining|NextSentence\w*)$"
 )
+RECOMMENDED = ("temperature", "top_p", "top_k", "repetition_penalty")
 
 
 class Format(StrEnum):
@@ -47,7 +49,8 @@ class Inspection:
 
     ``parameters`` is an estimate for `Format.BIN`; ``weights_bytes`` is what the files take. ``context`` in tokens is
     None where the model says none. ``cache_bytes`` is what one token takes in the cache of keys and values, a number
-    of 2 bytes each; 0 for models that keep none.
+    of 2 bytes each; 0 for models that keep none. ``decoding`` are the settings that its makers recommend, where its
+    files say any.
     """
 
     format: Format
@@ -57,6 +60,7 @@ class Inspection:
     context: int | None
     chat_template: bool
     cache_bytes: int
+    decoding: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def size(self) -> str:
@@ -110,7 +114,24 @@ def _inspect_folder(folder: Path) -> Inspection:
         context=context_of(text),
         chat_template=_has_chat_template(folder),
         cache_bytes=cache_bytes(text),
+        decoding=recommended(folder),
     )
+
+
+def recommended(folder: Path) -> dict[str, float]:
+    """Decoding settings of a folder's generation_config.json, where it samples; none where that cannot be read."""
+    try:
+        config = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(config, dict) or config.get("do_sample") is not True:
+        return {}
+    found = {name: config.get(name) for name in RECOMMENDED}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, int | float) and BOUNDS[name].low <= value <= BOUNDS[name].high
+    }
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -56,6 +56,21 @@ def failed(*words: str | Path) -> str:
     return result.output
 
 
+def test_a_model_is_added_with_the_decoding_that_its_makers_recommend_else_a_mild_one(
+    registry: Path, tmp_path: Path
+) -> None:
+    advised, chats, plain = (save(tmp_path / name) for name in ("advised", "chats", "plain"))
+    said = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 7, "repetition_penalty": None}
+    (advised / "generation_config.json").write_text(json.dumps(said), encoding="utf-8")
+    (chats / "chat_template.jinja").write_text("{{ messages[0].content }}", encoding="utf-8")
+    for folder in (advised, chats, plain):
+        assert run("add", folder, "--models", registry).exit_code == 0
+    entries = Registry.load(registry).models
+    assert entries["advised"].decoding == {"temperature": 0.6, "top_k": 20}
+    assert entries["chats"].decoding == {"temperature": 0.7, "top_p": 0.9}
+    assert entries["plain"].decoding == {}
+
+
 def test_adding_looks_at_the_model_and_appends_its_block(registry: Path, tmp_path: Path) -> None:
     folder = save(tmp_path / "My Model.v2")
     result = run("add", folder, "--models", registry)
