@@ -112,9 +112,10 @@ def test_a_run_says_why_its_models_wait_and_what_can_be_done(
     filled.register(
         ledger, "poet-large", WorkerState.FAILED, error="poet-large: cannot load ../nowhere: no such folder"
     )
-    failed = wait_of(page(client, f"/runs/{run}", language), "poet-large")
+    shown = page(client, f"/runs/{run}", language)
+    failed = wait_of(shown, "poet-large")
     assert TEXTS["wait.failed"][language] in failed and "no such folder" in failed and "data-blocked>" in failed
-    assert TEXTS["run.blocked"][language] in failed
+    assert TEXTS["run.blocked"][language] in shown
 
 
 def test_a_model_that_nobody_waits_for_fails_with_its_reason(client: FlaskClient, ledger: Ledger, run: str) -> None:
