@@ -146,7 +146,7 @@ def test_models_doctor_and_celery_tell_how_it_is(running: Running) -> None:
     examined = tasks(running, "doctor")
     assert examined.returncode == 0, examined.stdout
     environment = os.environ | {"TOUCHSTONE_DATA": str(running.data)}
-    argv = [sys.executable, "-m", "celery", "-A", "tasks", "status"]
+    argv = [sys.executable, "-m", "celery", "-A", "tasks.queue", "status"]
     asked = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert "poet-large" in asked.stdout and "poet-small" in asked.stdout
 
