@@ -221,6 +221,6 @@ def _described(code: int | None) -> str:
 def _die_with_parent(parent: int) -> None:
     # A worker that is killed with -9 must not leave a server behind that holds a device.
     assert LIBC is not None
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
