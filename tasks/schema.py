@@ -222,6 +222,8 @@ class TextOr:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def check(value: Any, inner: core_schema.ValidatorFunctionWrapHandler) -> Any:
+            if not isinstance(value, str | Mapping):
+                raise PydanticCustomError("text_or", "must be a text, or an object with {field}", {"field": self.field})
             return value if isinstance(value, str) else inner(value)
 
         return core_schema.no_info_wrap_validator_function(check, handler(source))

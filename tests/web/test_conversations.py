@@ -105,3 +105,9 @@ def test_a_prompt_can_be_seen_as_the_model_saw_it(client: FlaskClient, ledger: L
     assert client.get(of_prompt).json == {"text": "<s>一", "tokens": [1, 7]}
     for wrong in ("?idx=0", "?model=poet-small&idx=x", "?model=poet-small&idx=0&smaple=1"):
         assert client.get(f"/api/runs/{run}/rendered{wrong}").status_code == 422
+
+
+def test_what_is_neither_text_nor_object_is_told_that_both_are_taken(client: FlaskClient) -> None:
+    answer = client.post("/api/runs", json={"prompts": ["a", 1]})
+    assert answer.status_code == 422 and answer.json
+    assert answer.json["error"]["message"] == "prompts.1 must be a text, or an object with prompt."
