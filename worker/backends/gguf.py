@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -92,9 +93,9 @@ def digest(path: Path, report: Report) -> str:
             done += len(piece)
             report(LoadStage.CONVERTING, done / max(there.st_size, 1) / 2)
     note.parent.mkdir(parents=True, exist_ok=True)
-    own = note.with_suffix(f".{os.getpid()}")
-    own.write_text(made.hexdigest(), encoding="ascii")
-    own.replace(note)
+    with tempfile.NamedTemporaryFile("w", dir=note.parent, encoding="ascii", delete=False) as own:
+        own.write(made.hexdigest())
+    Path(own.name).replace(note)
     return made.hexdigest()
 
 
