@@ -19,6 +19,7 @@ from tasks.conversation import (
     split,
 )
 from tasks.errors import InvalidInput
+from tasks.sampling import SamplingSettings
 from tasks.schema import LONE_SURROGATE, Characters, Many, Schema, one_of, whole
 
 MAX_NAME = 100
@@ -98,6 +99,9 @@ class PromptBody(Schema):
         default=None, description="What stands for `{{name}}` in the messages"
     )
     custom_id: Annotated[str, Characters(512, 1)] | None = Field(default=None, description="An id of your own")
+    sampling: SamplingSettings | None = Field(
+        default=None, description="Decoding settings of this prompt, before those of its run"
+    )
     follows: Annotated[int, whole(0, MAX_PROMPTS - 1)] | None = Field(
         default=None, description="Index (from 0) of the prompt whose conversation this one continues"
     )
@@ -126,6 +130,7 @@ class PromptBody(Schema):
             tags=tuple(self.tags),
             variables=self.variables,
             custom_id=self.custom_id,
+            sampling=self.sampling.model_dump(exclude_none=True) or None if self.sampling else None,
         )
         return filled(prompt, field or "prompt")
 

@@ -23,6 +23,7 @@ from tasks.states import RunAction, RunKind
 ARENA_PROMPTS = 8  # a run up to this many prompts is taken for one that a person watches
 CHUNK_SECONDS = 1.5
 MAX_CHUNK = 256
+BULK_SEED = 0
 
 
 class Service:
@@ -45,10 +46,15 @@ class Service:
         idempotency_key: str | None = None,
         title: str = "",
         deadline: float | None = None,
+        fresh: bool = False,
+        set_name: str | None = None,
+        batch: str | None = None,
     ) -> tuple[Run, bool]:
         """Store a run and set it going; returns it and whether it is new. ``prompts`` is read once, as a stream.
 
         ``deadline``: seconds a worker may take over one completion (None: as the model's entry in the registry says).
+        ``fresh`` takes no stored answers, ``set_name`` names the set of the prompts where that has no name yet.
+        A bulk run without a seed has `BULK_SEED`, so that the same file gives the same answers.
         When this returns the run is committed. Raises `InvalidInput`, `NotFound` (a model), `Conflict` (an
         idempotency key used for another request) and `Unavailable`.
         """
@@ -62,12 +68,15 @@ class Service:
             kind=kind,
             owner=owner,
             chunk_sizes={name: self.chunk_size(name, options.samples) for name in names},
-            sampling=check_settings(sampling),
+            sampling=({"seed": BULK_SEED} if kind is RunKind.BULK else {}) | check_settings(sampling),
             samples=options.samples,
             title=title,
             idempotency_key=options.idempotency_key,
             deadline=options.deadline,
             entries={name: self.registry.get(name) for name in names},
+            fresh=fresh,
+            set_name=set_name,
+            batch=batch,
         )
         run, is_new = self.ledger.runs.submit(new, itertools.chain(beginning, stream))
         if is_new:

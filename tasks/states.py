@@ -66,6 +66,14 @@ class FinishReason(StrEnum):
         return Outcome.FAILED if self in (FinishReason.ERROR, FinishReason.DEADLINE) else Outcome.DONE
 
 
+class Origin(StrEnum):
+    """Where a completion comes from; only those that were computed for their run have a latency."""
+
+    COMPUTED = "computed"
+    CACHED = "cached"  # the stored answer to exactly the same question
+    IMPORTED = "imported"  # made elsewhere and handed in
+
+
 class Outcome(StrEnum):
     """How a finished completion is counted."""
 

@@ -142,9 +142,10 @@ class ChunkExecutor:
         self.backend.submit(generation, work.events.put)
 
     def _sampling(self, claim: Claim, idx: int, sample: int) -> Sampling:
-        """The run's settings over the model's defaults, with a seed of this completion's own."""
+        """The prompt's settings over the run's over the model's, with a seed of this completion's own."""
         defaults = (claim.entry or self.entry).decoding
-        return merge(defaults, claim.sampling).for_completion(idx, sample)
+        asked = {**claim.sampling, **(claim.prompts[idx].sampling or {})}
+        return merge(defaults, asked).for_completion(idx, sample)
 
     def _attend(self, work: ChunkWork) -> bool:
         """Write what comes until nothing is open; False when the lease was lost or given back."""

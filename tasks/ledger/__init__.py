@@ -11,6 +11,7 @@ from tasks.ledger.outbox import Outbox
 from tasks.ledger.runs import Runs
 from tasks.ledger.scores import Scores
 from tasks.ledger.sweeper import Sweeper
+from tasks.ledger.uploads import Uploads
 from tasks.ledger.waits import Waits
 from tasks.ledger.workers import Workers
 from tasks.settings import Settings
@@ -35,6 +36,7 @@ class Ledger:
         self.control = Control(self.database, self.workers)
         self.waits = Waits(self.workers)
         self.growth = Growth(self.database)
+        self.uploads = Uploads(self.database)
 
     def ping(self) -> None:
         """Raises `Unavailable` when the database does not answer or has no tables."""

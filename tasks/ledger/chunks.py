@@ -109,7 +109,8 @@ class Chunks:
             )
         )
         written = {(row.idx, row.sample) for row in done}
-        every = [(idx, sample) for idx in range(taken.first, stop) for sample in range(of_run.samples)]
+        samples = range(taken.first_sample, taken.first_sample + taken.samples)
+        every = [(idx, sample) for idx in range(taken.first, stop) for sample in samples]
         return Claim(
             chunk=taken.id,
             token=taken.token,
@@ -126,6 +127,7 @@ class Chunks:
             missing=tuple(key for key in every if key not in written),
             entry=entry_of(entry) if entry else None,
             answers=answers_to(connection, taken.run, taken.model, prompts.values()),
+            fresh=of_run.fresh or taken.lane == RunKind.ARENA,
         )
 
     def peek(self, chunk_id: int) -> tuple[RunKind, int] | None:

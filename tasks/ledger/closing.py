@@ -49,21 +49,23 @@ def close_chunks(connection: Connection, ids: Collection[int], state: ChunkState
     for start in range(0, len(ordered), SOME_CHUNKS):
         some = ordered[start : start + SOME_CHUNKS]
         # The update comes first: it waits for a worker that is just writing, whose rows the insert below then sees.
+        kept = (chunk.c.run, chunk.c.model, chunk.c.first_sample, chunk.c.samples)
         closed = connection.execute(
-            update(chunk).where(chunk.c.id.in_(some)).values(ended).returning(chunk.c.id, chunk.c.run, chunk.c.model)
+            update(chunk).where(chunk.c.id.in_(some)).values(ended).returning(chunk.c.id, *kept)
         )
-        by_run_model: dict[tuple[str, str], list[int]] = {}
+        alike: dict[tuple[str, str, int, int], list[int]] = {}
         for row in closed:
-            by_run_model.setdefault((row.run, row.model), []).append(row.id)
-        for (run_id, model), chunks in sorted(by_run_model.items()):
-            _fill(connection, run_id, model, chunks, error)
+            alike.setdefault((row.run, row.model, row.first_sample, row.samples), []).append(row.id)
+        for (run_id, model, first, samples), chunks in sorted(alike.items()):
+            _fill(connection, run_id, model, range(first, first + samples), chunks, error)
 
 
-def _fill(connection: Connection, run_id: str, model: str, chunks: list[int], error: str | None) -> None:
+def _fill(
+    connection: Connection, run_id: str, model: str, samples: range, chunks: list[int], error: str | None
+) -> None:
     reason = FinishReason.ERROR if error else FinishReason.CANCELLED
-    samples = connection.execute(select(run.c.samples).where(run.c.id == run_id)).scalar_one()
     number = 0
-    for sample in range(samples):
+    for sample in samples:
         values: dict[str, Any] = {
             "run": prompt.c.run,
             "model": literal(model),

@@ -11,7 +11,7 @@ from tasks.ledger.database import Database
 from tasks.ledger.records import Completion, Environment, Rendered
 from tasks.ledger.samples import KEY, Sample, keys_of
 from tasks.ledger.tables import completion, environment, prompt, rendering, run_model
-from tasks.states import FinishReason
+from tasks.states import FinishReason, Origin
 
 PAGE = 1000
 
@@ -115,4 +115,5 @@ def _following(run_id: str, model: str, after: Place | None) -> Any:
 def completion_of(values: RowMapping) -> Completion:
     """A completion from the columns of its table."""
     columns = {column.name: values[column.name] for column in completion.columns}
-    return Completion(**columns | {"finish_reason": FinishReason(columns["finish_reason"])})
+    states = {"finish_reason": FinishReason(columns["finish_reason"]), "origin": Origin(columns["origin"])}
+    return Completion(**columns | states)

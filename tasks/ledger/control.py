@@ -141,7 +141,7 @@ class Control:
         for model, number in Counter(row[0] for row in rows).items():
             add_counts(connection, run_id, model, {Outcome.FAILED: -number})
         singles = sorted({(model, idx) for model, idx, _ in rows})
-        new = {"run": run_id, "lane": of_run.kind, "state": ChunkState.PENDING}
+        new = {"run": run_id, "lane": of_run.kind, "state": ChunkState.PENDING, "samples": of_run.samples}
         connection.execute(
             insert(chunk), [new | part for part in _parts(singles, _following(connection, run_id, rows))]
         )

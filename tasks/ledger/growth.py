@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection, insert, select, update
 
-from tasks.conversation import NewPrompt
+from tasks.conversation import NewPrompt, set_digest
 from tasks.errors import Conflict, InvalidInput, NotFound
 from tasks.ledger.closing import lock_run
 from tasks.ledger.database import Database, now
@@ -42,11 +42,13 @@ class Growth:
             connection.execute(insert(prompt).values(row))
             models = list(connection.execute(select(run_model.c.model).where(run_model.c.run == run_id)).scalars())
             part = {"run": run_id, "first": idx, "count": 1, "lane": of_run.kind, "state": ChunkState.PENDING}
+            part["samples"] = of_run.samples
             connection.execute(insert(chunk), [part | {"model": model} for model in models])
             grown = {"total": run_model.c.total + of_run.samples}
             connection.execute(update(run_model).where(run_model.c.run == run_id).values(grown))
             state = RunState.RUNNING if of_run.state == RunState.DONE else of_run.state
-            again = {"prompts": idx + 1, "finished": None, "state": state}
+            digest = set_digest(of_run.prompt_set, new) if of_run.prompt_set else None
+            again = {"prompts": idx + 1, "finished": None, "state": state, "prompt_set": digest}
             connection.execute(update(run).where(run.c.id == run_id).values(again))
             return idx
 

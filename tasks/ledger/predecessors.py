@@ -5,28 +5,28 @@ from collections.abc import Collection
 from sqlalchemy import ColumnElement, Connection, func, select
 
 from tasks.ledger.records import Answered, Prompt, prompt_of
-from tasks.ledger.tables import chunk, completion, prompt, run
+from tasks.ledger.tables import chunk, completion, prompt
 from tasks.states import FinishReason
 
 
 def waits_for_predecessor() -> ColumnElement[bool]:
-    """A condition on a chunk: one of its prompts follows a turn outside of it that is not answered in every sample."""
+    """A condition on a chunk: one of its prompts follows a turn outside of it whose answers are not all there."""
     answered = (
         select(func.count())
         .select_from(completion)
         .where(completion.c.run == prompt.c.run, completion.c.model == chunk.c.model)
-        .where(completion.c.idx == prompt.c.follows)
+        .where(completion.c.idx == prompt.c.follows, completion.c.sample >= chunk.c.first_sample)
+        .where(completion.c.sample < chunk.c.first_sample + chunk.c.samples)
         .scalar_subquery()
         .correlate(prompt, chunk)
     )
-    samples = select(run.c.samples).where(run.c.id == chunk.c.run).scalar_subquery().correlate(chunk)
     in_chunk = (
         (prompt.c.run == chunk.c.run)
         & (prompt.c.idx >= chunk.c.first)
         & (prompt.c.idx < chunk.c.first + chunk.c.count)
         & (prompt.c.follows < chunk.c.first)
     )
-    return select(prompt.c.idx).where(in_chunk, answered < samples).correlate(chunk).exists()
+    return select(prompt.c.idx).where(in_chunk, answered < chunk.c.samples).correlate(chunk).exists()
 
 
 def ancestors_of(connection: Connection, run_id: str, prompts: Collection[Prompt]) -> dict[int, Prompt]:

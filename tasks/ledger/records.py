@@ -6,7 +6,7 @@ from typing import Any
 
 from tasks.conversation import Message, NewPrompt, Role
 from tasks.registry import ModelEntry
-from tasks.states import FinishReason, Outcome, RunKind, RunState, WaitReason, WorkerState
+from tasks.states import FinishReason, Origin, Outcome, RunKind, RunState, WaitReason, WorkerState
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ def prompt_of(row: Any) -> Prompt:
         tags=tuple(row.tags or ()),
         variables=row.variables,
         custom_id=row.custom_id,
+        sampling=row.sampling,
         idx=row.idx,
         created=row.created,
     )
@@ -51,6 +52,7 @@ def columns_of(prompt: NewPrompt) -> dict[str, Any]:
         "tags": list(prompt.tags) or None,
         "variables": dict(prompt.variables) if prompt.variables else None,
         "custom_id": prompt.custom_id,
+        "sampling": dict(prompt.sampling) if prompt.sampling else None,
     }
 
 
@@ -59,7 +61,9 @@ class NewRun:
     """A run to be submitted; ``chunk_sizes`` says for each model how many prompts go into one chunk.
 
     ``entries`` are the models' entries in the registry; a worker renders and decodes as they say. ``deadline`` is how
-    many seconds a worker may take over one completion (None: as the model's entry says).
+    many seconds a worker may take over one completion (None: as the model's entry says). ``fresh`` takes no stored
+    answers, ``set_name`` names the set of its prompts where that has no name yet, ``batch`` is the OpenAI batch that
+    it is part of.
     """
 
     kind: RunKind
@@ -71,6 +75,9 @@ class NewRun:
     idempotency_key: str | None = None
     deadline: float | None = None
     entries: Mapping[str, ModelEntry] = field(default_factory=dict)
+    fresh: bool = False
+    set_name: str | None = None
+    batch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,9 @@ class Run:
     """A run with its counts. Times are seconds since 1970; ``models`` keeps the order in which they were asked.
 
     Within a lane, runs of a higher ``priority`` go first. ``entries`` are the models' entries as they were when the
-    run was made; runs of older ledgers have none.
+    run was made; runs of older ledgers have none. ``origins`` says of each model whether its answers were computed
+    here or imported. ``prompt_set`` is the digest of its prompts' texts (None for runs of older ledgers), ``set_name``
+    the name of that set.
     """
 
     id: str
@@ -130,6 +139,16 @@ class Run:
     deadline: float | None
     models: Mapping[str, Counts]
     entries: Mapping[str, ModelEntry] = field(default_factory=dict)
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    prompt_set: str | None = None
+    set_name: str | None = None
+    fresh: bool = False
+    batch: str | None = None
+
+    @property
+    def computed(self) -> list[str]:
+        """The models that answer here, without the columns that were imported."""
+        return [name for name in self.models if self.origins.get(name) is not Origin.IMPORTED]
 
     @property
     def counts(self) -> Counts:
@@ -150,7 +169,8 @@ class Claim:
     """A chunk that this worker holds until its lease runs out. ``missing`` are (idx, sample) still to be done.
 
     ``prompts`` are those of the chunk and all that they follow, ``answers`` what is known of the latter by (idx,
-    sample). ``entry`` is the model's entry that the run was made with, None for runs of older ledgers.
+    sample). ``entry`` is the model's entry that the run was made with, None for runs of older ledgers. ``fresh``: no
+    stored answers are taken.
     """
 
     chunk: int
@@ -168,6 +188,45 @@ class Claim:
     missing: tuple[tuple[int, int], ...]
     entry: ModelEntry | None = None
     answers: Mapping[tuple[int, int], Answered] = field(default_factory=dict)
+    fresh: bool = True
+
+
+@dataclass(frozen=True)
+class NewAnswer:
+    """An answer that was made elsewhere, to the prompt with this ``custom_id``, else with this ``prompt``'s text.
+
+    ``model`` is who gave it, where its file says so; ``line`` is where in the file it stands (from 1).
+    """
+
+    text: str
+    custom_id: str | None = None
+    prompt: str | None = None
+    sample: int = 0
+    model: str | None = None
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What came of answers that were handed in: ``unmatched`` are the lines of those that found no prompt."""
+
+    columns: tuple[str, ...]
+    taken: int
+    unmatched_count: int
+    unmatched: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that was handed in. ``digest`` is its SHA-256 in hexadecimal, ``created`` seconds since 1970."""
+
+    id: str
+    name: str
+    purpose: str
+    bytes: int
+    digest: str
+    owner: str
+    created: float
 
 
 @dataclass(frozen=True)
@@ -183,7 +242,8 @@ class Completion:
     """One terminal row. Times are seconds since 1970 (see docs of the phases in `tasks.measures.latency`).
 
     ``text`` is the answer without the ``thinking`` before it; ``output_tokens`` count both. ``answer_started`` is when
-    the first character after the thinking came, ``retries`` how often the backend had to ask again.
+    the first character after the thinking came, ``retries`` how often the backend had to ask again. ``cache_key`` is a
+    digest of everything that decides the answer, None where it is not to be found again.
     """
 
     run: str
@@ -216,6 +276,8 @@ class Completion:
     thinking_tokens: int | None = None
     answer_started: float | None = None
     retries: int = 0
+    origin: Origin = Origin.COMPUTED
+    cache_key: str | None = None
 
     @property
     def is_empty(self) -> bool:

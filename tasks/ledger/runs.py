@@ -11,9 +11,9 @@ from tasks.ledger.closing import is_there
 from tasks.ledger.database import Database
 from tasks.ledger.records import Counts, NewRun, Prompt, Run, prompt_of
 from tasks.ledger.submission import Submission, abandoned, discard
-from tasks.ledger.tables import prompt, run, run_model
+from tasks.ledger.tables import prompt, prompt_set, run, run_model
 from tasks.registry import ModelEntry, entry_of
-from tasks.states import RunKind, RunState
+from tasks.states import Origin, RunKind, RunState
 
 
 class Runs:
@@ -53,14 +53,17 @@ class Runs:
             return self._read(connection, query)
 
     def _read(self, connection: Connection, query: Any) -> list[Run]:
-        rows = connection.execute(query).all()
+        named = query.add_columns(prompt_set.c.name.label("set_name"))
+        rows = connection.execute(named.outerjoin(prompt_set, prompt_set.c.digest == run.c.prompt_set)).all()
         ids = [row.id for row in rows]
         counts: dict[str, dict[str, Counts]] = {run_id: {} for run_id in ids}
         entries: dict[str, dict[str, ModelEntry]] = {run_id: {} for run_id in ids}
+        origins: dict[str, dict[str, Origin]] = {run_id: {} for run_id in ids}
         for row in connection.execute(
             select(run_model).where(run_model.c.run.in_(ids)).order_by(run_model.c.run, run_model.c.position)
         ):
             counts[row.run][row.model] = Counts(row.total, row.done, row.failed, row.cancelled)
+            origins[row.run][row.model] = Origin(row.origin)
             if row.entry:
                 entries[row.run][row.model] = entry_of(row.entry)
         return [
@@ -79,6 +82,11 @@ class Runs:
                 deadline=row.deadline,
                 models=counts[row.id],
                 entries=entries[row.id],
+                origins=origins[row.id],
+                prompt_set=row.prompt_set,
+                set_name=row.set_name,
+                fresh=row.fresh,
+                batch=row.batch,
             )
             for row in rows
         ]

@@ -27,6 +27,8 @@ class Scores:
             & (completion.c.model == chunk.c.model)
             & (completion.c.idx >= chunk.c.first)
             & (completion.c.idx < chunk.c.first + chunk.c.count)
+            & (completion.c.sample >= chunk.c.first_sample)
+            & (completion.c.sample < chunk.c.first_sample + chunk.c.samples)
         )
         same_prompt = (prompt.c.run == completion.c.run) & (prompt.c.idx == completion.c.idx)
         joined = chunk.join(completion, in_chunk).join(prompt, same_prompt)

@@ -12,11 +12,11 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
-from tasks.conversation import NewPrompt
+from tasks.conversation import NewPrompt, set_digest
 from tasks.errors import Conflict, InvalidInput, Unavailable
 from tasks.ledger.database import Database, now
 from tasks.ledger.records import NewRun, columns_of
-from tasks.ledger.tables import chunk, prompt, run, run_model
+from tasks.ledger.tables import chunk, prompt, prompt_set, run, run_model
 from tasks.states import ChunkState, RunState
 
 PIECE = 5000  # prompts a transaction: short enough that other writers find their turn on SQLite
@@ -38,7 +38,9 @@ class Submission:
         self.database, self.new = database, new
         self.id = secrets.token_hex(8)
         request = [new.kind, sorted(new.chunk_sizes), dict(new.sampling), new.samples, new.deadline]
+        request += ["fresh"] if new.fresh else []
         self._digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode())
+        self._set = ""
         self._total = 0
         self._planned = dict.fromkeys(new.chunk_sizes, 0)
         self._last_root = 0  # where the conversation begins that was handed in last
@@ -82,6 +84,7 @@ class Submission:
         for idx, one in enumerate(piece, self._total):
             columns = columns_of(one)
             self._digest.update(_fingerprint(columns))
+            self._set = set_digest(self._set, one)
             if one.follows is None:
                 self._last_root = idx
             else:
@@ -110,6 +113,7 @@ class Submission:
                         "model": model,
                         "first": first,
                         "count": stop - first,
+                        "samples": self.new.samples,
                         "lane": self.new.kind,
                         "state": ChunkState.PENDING,
                     }
@@ -137,6 +141,8 @@ class Submission:
                 "sampling": {"seed": secrets.randbelow(2**31)} | dict(self.new.sampling),
                 "samples": self.new.samples,
                 "deadline": self.new.deadline,
+                "fresh": self.new.fresh,
+                "batch": self.new.batch,
                 "prompts": 0,
                 "created": now(),
                 "fingerprint": "",
@@ -158,8 +164,12 @@ class Submission:
             "created": now(),
             "fingerprint": self._digest.hexdigest(),
             "idempotency_key": self.new.idempotency_key,
+            "prompt_set": self._set,
         }
         connection.execute(update(run).where(run.c.id == self.id).values(values))
+        if self.new.set_name:
+            named = {"digest": self._set, "name": self.new.set_name, "prompts": self._total}
+            self.database.insert_new(connection, prompt_set, [named], created=now())
 
     def _earlier(self) -> str:
         """The run that the idempotency key stands for. Raises `Conflict` where its request was another."""

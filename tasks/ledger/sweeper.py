@@ -20,6 +20,7 @@ SOME_CHUNKS = 500
 SOME_COMPLETIONS = 5000
 CLEAR_SECONDS = 2.0  # how long one sweep clears up; the next goes on
 SWEEP_LOCK = 7_061_001
+KEPT = ("run", "model", "lane", "attempt", "first_sample", "samples")  # of a chunk that is split
 
 
 class Fate(Enum):
@@ -89,9 +90,10 @@ class Sweeper:
         for row in rows:
             in_chunk = (prompt.c.run == row.run) & (prompt.c.idx >= row.first) & (prompt.c.idx < row.first + row.count)
             same = (completion.c.run == prompt.c.run) & (completion.c.idx == prompt.c.idx)
+            same &= completion.c.sample.between(row.first_sample, row.first_sample + row.samples - 1)
             written = select(func.count()).select_from(completion).where(same, completion.c.model == row.model)
             missing = select(prompt.c.idx, prompt.c.follows).where(in_chunk, written.scalar_subquery() < row.samples)
-            kept = {name: getattr(row, name) for name in ("run", "model", "lane", "attempt")}
+            kept = {name: getattr(row, name) for name in KEPT}
             parts: list[dict[str, Any]] = []
             for idx, follows in connection.execute(missing.order_by(prompt.c.idx)):
                 if parts and follows is not None and follows >= parts[-1]["first"]:
@@ -119,7 +121,7 @@ class Sweeper:
 def close_cancelled(connection: Connection) -> int:
     """Close some chunks that nobody will start any more; returns how many."""
     query = (
-        select(chunk.c.id, chunk.c.count * run.c.samples)
+        select(chunk.c.id, chunk.c.count * chunk.c.samples)
         .join(run, run.c.id == chunk.c.run)
         .where(_cancelled(), chunk.c.state.in_(WAITING))
         .limit(SOME_CHUNKS)
@@ -175,10 +177,12 @@ def _overdue() -> Any:
         completion.c.model == chunk.c.model,
         completion.c.idx >= chunk.c.first,
         completion.c.idx < chunk.c.first + chunk.c.count,
+        completion.c.sample >= chunk.c.first_sample,
+        completion.c.sample < chunk.c.first_sample + chunk.c.samples,
     )
     written = select(func.count()).select_from(completion).where(in_chunk).scalar_subquery().label("written")
     return (
-        select(chunk, run.c.samples, run.c.state.label("run_state"), written)
+        select(chunk, run.c.state.label("run_state"), written)
         .join(run, run.c.id == chunk.c.run)
         .where(_expired())
         .order_by(chunk.c.id)

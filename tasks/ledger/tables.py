@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -38,9 +39,16 @@ run = Table(
     Column("deadline", Float),
     Column("idempotency_key", String(128)),
     Column("fingerprint", String(64), nullable=False),
+    Column("prompt_set", String(64)),  # digest of its prompts' texts, in their order
+    Column("fresh", Boolean, nullable=False, default=False, server_default=false()),  # no stored answers
+    Column("batch", String(40)),  # of the OpenAI interface
+    Column("growth", String(32)),  # token of who is adding prompts now
+    Column("growth_seen", Float),
     UniqueConstraint("owner", "idempotency_key"),
     Index("run_newest", "created"),
     Index("run_open", "finished", "state"),
+    Index("run_by_set", "prompt_set"),
+    Index("run_by_batch", "batch"),
 )
 
 # Counts are kept here, a row a model, in the transaction that writes completions: pages never count rows.
@@ -59,6 +67,7 @@ run_model = Table(
     Column("entry", JSON),  # of the model in the registry, as it was when the run was made
     Column("identity", String(16)),  # of that entry
     Column("given_up", Text),  # why nothing more of the model is done
+    Column("origin", String(16), nullable=False, default="computed", server_default="computed"),
     Index(
         "run_model_given_up",
         "run",
@@ -82,6 +91,7 @@ prompt = Table(
     Column("tags", JSON),
     Column("variables", JSON),
     Column("custom_id", String(512)),
+    Column("sampling", JSON),
     Column("created", Float),  # where it was added to a run that was there
 )
 
@@ -93,6 +103,8 @@ chunk = Table(
     Column("model", String(64), nullable=False),
     Column("first", Integer, nullable=False),
     Column("count", Integer, nullable=False),
+    Column("first_sample", Integer, nullable=False, default=0, server_default="0"),
+    Column("samples", Integer, nullable=False, default=1, server_default="1"),
     Column("lane", String(16), nullable=False),
     Column("state", String(16), nullable=False),
     Column("attempt", Integer, nullable=False, default=0),
@@ -148,7 +160,67 @@ completion = Table(
     Column("thinking_tokens", Integer),
     Column("answer_started", Float),
     Column("retries", Integer, nullable=False, default=0, server_default="0"),
+    Column("origin", String(16), nullable=False, default="computed", server_default="computed"),
+    Column("cache_key", String(32)),  # digest of everything that decides the answer
     Index("completion_by_model", "model", "written"),
+    Index(
+        "completion_by_cache_key",
+        "cache_key",
+        sqlite_where=text("cache_key IS NOT NULL"),
+        postgresql_where=text("cache_key IS NOT NULL"),
+    ),
+)
+
+# Answers that are being computed, so that whoever asks the same meanwhile waits for them.
+in_flight = Table(
+    "in_flight",
+    metadata,
+    Column("key", String(32), primary_key=True),
+    Column("chunk", ForeignKey("chunk.id", ondelete="CASCADE"), nullable=False),
+    Column("token", String(32), nullable=False),
+    Index("in_flight_by_chunk", "chunk"),
+)
+
+# Sets of prompts that have a name, known by the digest of their texts.
+prompt_set = Table(
+    "prompt_set",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("prompts", Integer, nullable=False),
+    Column("created", Float, nullable=False),
+    Index("prompt_set_by_name", "name"),
+)
+
+# Files that were handed in; their bytes lie in the data folder.
+upload = Table(
+    "upload",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),  # SHA-256
+    Column("owner", String(64), nullable=False),
+    Column("created", Float, nullable=False),
+    Index("upload_newest", "purpose", "created"),
+)
+
+# Batches of the OpenAI interface; their state is that of their runs.
+batch = Table(
+    "batch",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("upload", String(40), nullable=False),
+    Column("endpoint", String(64), nullable=False),
+    Column("window", String(16), nullable=False),
+    Column("owner", String(64), nullable=False),
+    Column("metadata", JSON),
+    Column("problems", JSON),  # of its file, where it was refused
+    Column("created", Float, nullable=False),
+    Column("expires", Float, nullable=False),
+    Column("cancelling", Float),
+    Index("batch_newest", "created"),
 )
 
 # Prompts as models saw them. Samples of a prompt share one (sample 0), unless it follows answers that differ.

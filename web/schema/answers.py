@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.registry.entry import Api, BackendKind
-from tasks.states import FinishReason, LoadStage, RunKind, RunState, WaitReason
+from tasks.states import FinishReason, LoadStage, Origin, RunKind, RunState, WaitReason
 from web.schema.states import ModelState, ShownWorkerState
 
 Maybe = Annotated[float | None, Field(description="Seconds; null where it is not known")]
@@ -142,6 +142,8 @@ class Completion(Answer):
     thinking_tokens: int | None
     answer_started: float | None = Field(description="When the first character after the thinking came")
     retries: int = Field(description="How often the backend had to ask again")
+    origin: Origin = Field(description="`cached`: the stored answer to the same question; `imported`: made elsewhere")
+    cache_key: str | None = Field(description="Digest of everything that decides the answer, where that is known")
     is_empty: bool = Field(description="It ended well and says nothing")
     phases: Phases
 
