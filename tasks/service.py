@@ -8,6 +8,7 @@ from redis.exceptions import RedisError
 
 from tasks.conversation import NewPrompt, checked, problem_of
 from tasks.errors import InvalidInput
+from tasks.files.uploads import UploadStore
 from tasks.ledger import Ledger
 from tasks.ledger.records import NewRun, Run, Wait
 from tasks.queue.celery import make_app
@@ -31,6 +32,7 @@ class Service:
         self.settings = settings
         self.registry = Registry.load(settings.models)
         self.ledger = Ledger(settings)
+        self.uploads = UploadStore(self.ledger, settings.data / "uploads")
         self.live = Live(settings.redis_url)
         self.dispatching = DispatchThread(Dispatcher(make_app(settings), self.ledger, settings))
 

@@ -12,15 +12,15 @@ from tasks.service import Service
 from tasks.settings import Settings
 from web import api, health, language, security
 from web.figures import Figures
-from web.pages import arena, batches, benchmark, models, report, run
+from web.pages import arena, batches, benchmark, files, growth, models, report, run
 from web.radar import radar_plot
 from web.schema.answers import Error, Problem
 
 MAX_BYTES = 20 * 2**20
 MAX_FILE_BYTES = 2 * 2**30
 RETRY_SECONDS = 5
-TAKE_FILES = {"batches.submit", "api.submit_file"}  # read as streams
-PAGES = (arena, batches, benchmark, models, report, run)
+TAKE_FILES = {"batches.look", "api.upload"}  # read as streams
+PAGES = (arena, batches, benchmark, files, growth, models, report, run)
 
 
 def create_app(settings: Settings | None = None) -> Flask:

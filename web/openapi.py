@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from tasks.version import VERSION
 from web.schema.answers import Error
-from web.schema.operations import EVENTS, FILE, KEY, OPERATIONS, STREAM, Operation
+from web.schema.operations import DOWNLOAD, EVENTS, FILE, KEY, OPERATIONS, STREAM, Operation
 from web.schema.requests import Nothing
 
 TEXT = {"type": "string"}
@@ -54,6 +54,8 @@ def _described(operation: Operation) -> dict[str, Any]:
     errors["405"]["headers"] = {"Allow": {"schema": TEXT}}
     errors["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
     success = _answer("Stored" if operation.status == 202 else "As asked", operation.answer)
+    if operation.media == DOWNLOAD:
+        success = {"description": "A file; `Content-Disposition` names it", "content": {DOWNLOAD: {}}}
     if operation.media == STREAM:
         told = "; ".join(f"`{name}` with the data {schema.__name__}" for name, schema in EVENTS.items())
         success = {"description": f"Events: {told}", "content": {STREAM: {"schema": TEXT}}}

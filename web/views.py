@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from tasks.conversation import NewPrompt
+from tasks.errors import TouchstoneError
+from tasks.files.read.reading import Preview
 from tasks.ledger import records
 from tasks.measures.answers import completion_phases
 from tasks.states import LoadStage
@@ -24,9 +27,88 @@ def run(row: records.Run, waits: Mapping[str, records.Wait]) -> answers.Run:
         finished=row.finished,
         prompts=row.prompts,
         samples=row.samples,
+        prompt_set=row.prompt_set,
+        set_name=row.set_name,
+        fresh=row.fresh,
+        batch=row.batch,
         sampling=dict(row.sampling),
         counts=_counts(row.counts),
         models=[_run_model(row, name, waits.get(name)) for name in row.models],
+    )
+
+
+def summary(row: records.Run) -> answers.RunSummary:
+    """A run in a list."""
+    return answers.RunSummary(
+        id=row.id,
+        title=row.title,
+        state=row.state,
+        kind=row.kind,
+        created=row.created,
+        finished=row.finished,
+        prompts=row.prompts,
+        samples=row.samples,
+        prompt_set=row.prompt_set,
+        set_name=row.set_name,
+        counts=_counts(row.counts),
+        models=list(row.models),
+    )
+
+
+def prompt(row: NewPrompt, idx: int) -> answers.Prompt:
+    """A prompt of a run or of a file."""
+    return answers.Prompt(
+        idx=idx,
+        messages=[answers.SaidMessage(role=said.role, content=said.content) for said in row.messages],
+        follows=row.follows,
+        category=row.category,
+        reference=row.reference,
+        checks=[dict(check) for check in row.checks],
+        tags=list(row.tags),
+        variables=None if row.variables is None else dict(row.variables),
+        custom_id=row.custom_id,
+        sampling=None if row.sampling is None else dict(row.sampling),
+    )
+
+
+def score(row: records.ScoreRow) -> answers.Score:
+    """What was measured of a completion."""
+    return answers.Score(model=row.model, idx=row.idx, sample=row.sample, values=dict(row.values))
+
+
+def upload(row: records.Upload, seen: Preview | None, error: TouchstoneError | None = None) -> answers.Upload:
+    """A file with what it holds, or why that cannot be told."""
+    return answers.Upload(
+        id=row.id,
+        name=row.name,
+        bytes=row.bytes,
+        preview=preview(seen) if seen else None,
+        problem=answers.Problem(code=error.code, message=error.message, field=error.field) if error else None,
+    )
+
+
+def preview(seen: Preview) -> answers.Preview:
+    """What a file holds."""
+    return answers.Preview(
+        reading=seen.reading.model_dump(mode="json"),
+        guessed=list(seen.guessed),
+        columns=list(seen.columns),
+        first=[prompt(row, idx) for idx, row in enumerate(seen.first)],
+        prompts=seen.prompts,
+        problem_count=seen.problem_count,
+        problems=[answers.LineProblem(**asdict(problem)) for problem in seen.problems],
+        notes=list(seen.notes),
+        lengths={str(length): number for length, number in sorted(seen.lengths.items())},
+    )
+
+
+def imported(found: records.Imported) -> answers.Imported:
+    """What came of answers that were handed in."""
+    return answers.Imported(
+        columns=list(found.columns),
+        taken=found.taken,
+        unmatched_count=found.unmatched_count,
+        unmatched=list(found.unmatched),
     )
 
 
@@ -77,6 +159,7 @@ def worker_state(row: records.Worker) -> ShownWorkerState:
 def _run_model(row: records.Run, name: str, found: records.Wait | None) -> answers.RunModel:
     return answers.RunModel(
         name=name,
+        origin=row.origins[name],
         counts=_counts(row.models[name]),
         settings=settings(row, name),
         waits=wait(found) if found else None,

@@ -1,19 +1,16 @@
-"""Batches: many prompts at once, from a text box or a file, and how far they are."""
+"""Batches: many prompts at once, typed or from a file, and how far they are."""
 
 import io
-from collections.abc import Iterator
 
 from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from tasks.conversation import NewPrompt
-from tasks.errors import TouchstoneError
-from tasks.files.read import read
-from tasks.files.read.text import read_text
-from tasks.states import RunKind
-from web import cards, security
+from tasks.errors import InvalidInput, TouchstoneError
+from tasks.ledger.records import Upload
+from web import security
 from web.host import service
-from web.pages.arena import read_sampling
+
+TYPED = "typed.txt"
 
 blueprint = Blueprint("batches", __name__, url_prefix="/batches")
 
@@ -24,30 +21,34 @@ def show() -> ResponseReturnValue:
 
 
 @blueprint.post("")
-def submit() -> ResponseReturnValue:
+def look() -> ResponseReturnValue:
+    """Keep what was typed or chosen, and show what it holds before anything is queued."""
     try:
-        run, _ = service().submit(
-            prompts=_prompts(),
-            models=request.form.getlist("models") or None,
-            sampling=read_sampling(request.form),
-            kind=RunKind.BULK,
-            owner=security.owner(),
-            title=request.files["file"].filename or "" if "file" in request.files else "",
-        )
+        stored = [one for one in (_file(), _typed()) if one]
+        if not stored:
+            raise InvalidInput("There is no prompt yet: type some, or choose a file.", "prompts")
     except TouchstoneError as error:
         return _page(error), error.status
-    return redirect(url_for("run.show", run_id=run.id), 303)
+    if len(stored) == 2:
+        return render_template("batches/which.html", stored=stored, typed=TYPED), 200
+    return redirect(url_for("files.show", upload_id=stored[0].id), 303)
 
 
 def _page(error: TouchstoneError | None) -> str:
-    runs = service().ledger.runs.newest(30)
-    models = cards.all_models(service())
-    return render_template("batches.html", runs=runs, models=models, chosen=[], error=error)
+    query = request.args.get("search", "")[:200]
+    runs, following = service().ledger.runs.search(search=query or None, after=request.args.get("after"), limit=30)
+    return render_template("batches.html", runs=runs, next=following, search=query, error=error)
 
 
-def _prompts() -> Iterator[NewPrompt]:
-    """Prompts of the file, or else of the text box."""
+def _file() -> Upload | None:
     file = request.files.get("file")
-    if file and file.filename:
-        return read(file.stream, file.filename)
-    return read_text(io.BytesIO(request.form.get("prompts", "").encode()), "The text box")
+    if not file or not file.filename:
+        return None
+    return service().uploads.store(file.stream, file.filename, security.owner())
+
+
+def _typed() -> Upload | None:
+    text = request.form.get("prompts", "")
+    if not text.strip():
+        return None
+    return service().uploads.store(io.BytesIO(text.encode()), TYPED, security.owner())

@@ -5,11 +5,13 @@ from http import HTTPMethod
 
 from pydantic import BaseModel
 
+from tasks.files.read.reading import Reading
 from tasks.run_schema import PriorityOption
 from tasks.states import RunAction
 from web.schema import answers, requests
 
 FILE = "application/octet-stream"
+DOWNLOAD = "application/octet-stream"
 STREAM = "text/event-stream"
 EVENTS: dict[str, type[BaseModel]] = {
     "delta": answers.Delta,
@@ -57,7 +59,7 @@ class Operation:
 
 
 KEY = "Idempotency-Key"
-GET, POST, DELETE = HTTPMethod.GET, HTTPMethod.POST, HTTPMethod.DELETE
+GET, POST, PUT, DELETE = HTTPMethod.GET, HTTPMethod.POST, HTTPMethod.PUT, HTTPMethod.DELETE
 RUN = "/api/runs/{id}"
 ACTIONS = {
     RunAction.PAUSE: "Start nothing more of a run; what has begun is done to its end",
@@ -68,26 +70,45 @@ ACTIONS = {
 
 OPERATIONS = (
     Operation(POST, "/api/runs", "Put prompts to models", answers.Submitted, 202, body=requests.NewRun, headers=(KEY,)),
+    Operation(GET, "/api/runs", "Runs, newest first", answers.Runs, query=requests.RunsQuery),
     Operation(
         POST,
-        "/api/runs/file",
-        "Put the prompts of a text file to models: one a line, or blocks between lines of ---",
-        answers.Submitted,
-        202,
-        query=requests.FileQuery,
-        headers=(KEY,),
+        "/api/uploads",
+        "Hand in a file of prompts or answers; says what it holds",
+        answers.Upload,
+        201,
+        query=requests.UploadQuery,
         file=True,
     ),
+    Operation(
+        POST,
+        "/api/uploads/{id}/preview",
+        "What a file holds when it is read in another way",
+        answers.Upload,
+        body=Reading,
+    ),
+    Operation(DELETE, "/api/uploads/{id}", "Remove a file", status=204),
     Operation(GET, RUN, "State, counts, settings, and why a model waits", answers.Run),
     Operation(DELETE, RUN, "Delete a run with all its rows", status=204),
     Operation(
         POST,
         f"{RUN}/prompts",
-        "Continue a conversation, in every model and sample of the run",
+        "Continue a conversation (`follows`) or add prompts, for every model and sample of the run",
         answers.Followed,
         202,
-        body=requests.FollowUp,
+        body=requests.MorePrompts,
     ),
+    Operation(POST, f"{RUN}/models", "Add models to a run, in any state", answers.Run, body=requests.MoreModels),
+    Operation(POST, f"{RUN}/samples", "Let every model answer more often", answers.Run, body=requests.MoreSamples),
+    Operation(
+        POST, f"{RUN}/answers", "Add answers that were made elsewhere", answers.Imported, body=requests.MadeElsewhere
+    ),
+    Operation(
+        POST, f"{RUN}/merge", "Copy the columns of another run of the same prompts", answers.Run, body=requests.OtherRun
+    ),
+    Operation(GET, f"{RUN}/prompts", "Prompts, as they were handed in", answers.Prompts, query=requests.PromptsQuery),
+    Operation(GET, f"{RUN}/scores", "What was measured of completions", answers.Scores, query=requests.PageQuery),
+    Operation(GET, f"{RUN}/export", "The whole run as a file", query=requests.ExportQuery, media=DOWNLOAD),
     Operation(
         GET, f"{RUN}/completions", "Completions with their phases", answers.Completions, query=requests.PageQuery
     ),
@@ -114,6 +135,8 @@ OPERATIONS = (
         answers.Run,
         body=PriorityOption,
     ),
+    Operation(GET, "/api/sets", "Sets of prompts that have a name", answers.PromptSets),
+    Operation(PUT, "/api/sets/{digest}", "Give a set of prompts a name", status=204, body=requests.SetName),
     Operation(GET, "/api/models", "The models, with the state of their workers", answers.Models),
     Operation(GET, "/api/workers", "Worker processes", answers.Workers),
     Operation(GET, "/healthz", "Is the process up", answers.Health),
