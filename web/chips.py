@@ -20,7 +20,7 @@ class Chips:
 
 def chips_of(run: Run) -> Chips:
     """The chips of a run; without those of a model's entry for a run of an older version, which did not keep it."""
-    found = {name: views.settings(run, name) for name in run.models}
+    found = {name: views.settings(run, name) for name in run.computed}
     known = {name: settings.model_dump(mode="json") for name, settings in found.items() if settings}
     if len(known) < len(found) or not known:
         return Chips(shared=dict(run.sampling))

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tasks.files.read.reading import Column, FileFormat
+from tasks.files.write import ExportFormat
 from tasks.registry.entry import BackendKind
-from tasks.states import FinishReason, LoadStage, RunAction, RunState, WaitReason
+from tasks.states import FinishReason, LoadStage, Origin, RunAction, RunState, WaitReason
 from web.language import TEXTS
 from web.schema.answers import Settings
 from web.schema.states import ModelState, ShownWorkerState
@@ -23,6 +25,10 @@ STATES: dict[str, type[StrEnum]] = {
     "worker.": ShownWorkerState,
     "model.state.": ModelState,
     "backend.": BackendKind,
+    "origin.": Origin,
+    "format.": FileFormat,
+    "column.": Column,
+    "export.": ExportFormat,
 }
 SOURCES = [path for kind in ("*.html", "*.py") for path in WEB.rglob(kind)]
 

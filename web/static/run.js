@@ -59,7 +59,7 @@ function showCompletion(row) {
   status.classList.toggle("bad", row.error !== null);
   if (row.error) answer.append(`${row.text ? "\n" : ""}${row.error}`);
   const rate = row.phases.characters_per_second;
-  cell.querySelector(".timing").textContent = fill(texts.timing, {
+  cell.querySelector(".timing").textContent = row.origin !== "computed" ? texts.origin[row.origin] : fill(texts.timing, {
     ttft: seconds(row.phases.ttft), service: seconds(row.phases.service), rate: rate === null ? "–" : rate.toFixed(2),
   });
 }
