@@ -54,10 +54,9 @@ class Site:
         """Submit the prompts and measure until the last completion is written; wait for their scores, too."""
         before = self._cpu_seconds()
         submitted = time.time()
-        body = {"prompts": self._prompts, "models": [MODEL], "kind": "bulk"}
-        run_id = str(self._call("/api/runs", body)["id"])
+        run_id = self.submit(fresh=True)
         accepted = time.time()
-        self._wait(lambda: self._call(f"/api/runs/{run_id}")["state"] == "done", LONGEST_SECONDS, "the run is not done")
+        self.wait_until_done(run_id)
         cpu = {name: round(seconds - before[name], 2) for name, seconds in self._cpu_seconds().items()}
         self._wait(lambda: not self.ledger.scores.unscored(), LONGEST_SECONDS, "the run is not scored")
         scored = time.time()
@@ -67,6 +66,15 @@ class Site:
             "scored_seconds": scored - submitted,
             "cpu_seconds": cpu,
         }
+
+    def submit(self, fresh: bool) -> str:
+        """Hand the prompts in; returns the run's id. ``fresh`` takes no stored answers."""
+        body = {"prompts": self._prompts, "models": [MODEL], "kind": "bulk", "fresh": fresh}
+        return str(self._call("/api/runs", body)["id"])
+
+    def wait_until_done(self, run_id: str) -> None:
+        """Raises `TimeoutError`."""
+        self._wait(lambda: self._call(f"/api/runs/{run_id}")["state"] == "done", LONGEST_SECONDS, "the run is not done")
 
     def _cpu_seconds(self) -> dict[str, float]:
         # The web's work is done by a child of the process that was started.
