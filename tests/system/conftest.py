@@ -105,7 +105,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     data = tmp_path_factory.mktemp("data")
     up = Running(f"http://127.0.0.1:{port}", data, start(data, "--port", str(port)))
     try:
-        _wait_until_ready(up)
+        wait_until_ready(up)
         yield up
     finally:
         up.process.send_signal(signal.SIGTERM)
@@ -113,7 +113,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         assert not (data / "redis.url").exists()
 
 
-def _wait_until_ready(up: Running, seconds: float = 90.0) -> None:
+def wait_until_ready(up: Running, seconds: float = 90.0) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and up.process.poll() is None:
         try:

@@ -1,34 +1,49 @@
-"""A file of prompts on its way in, over real HTTP: streamed by the command line and by the form, or refused whole."""
+"""Files of prompts on their way in: kept, looked at, read as a person says, and queued whole or not at all."""
 
+import csv
 import http.client
+import io
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import quote, urlsplit
 
 import pytest
-from click.testing import CliRunner
 from flask import Flask
+from flask.testing import FlaskClient
 from sqlalchemy import func, select
 from werkzeug.serving import make_server
 
-from tasks.__main__ import main
-from tasks.commands import client as remote
 from tasks.ledger import Ledger
-from tasks.ledger.submission import PIECE
-from tasks.ledger.tables import chunk, prompt, run
+from tasks.ledger.tables import chunk, prompt, run, upload
 from tasks.settings import Settings
 from tasks.states import RunKind
 from web import create_app
 from web.app import MAX_FILE_BYTES
 
 FILE = {"Content-Type": "application/octet-stream"}
+RECORDS = [(f"q{i}", ("诗", "史")[i % 2], f"第{i}题；请写：\n一行\n又一行", f"答{i}") for i in range(500)]
+
+
+def table(encoding: str = "gb18030") -> bytes:
+    """500 records as Chinese Excel saves them with semicolons: line ends within cells, GBK."""
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=";", lineterminator="\r\n")
+    writer.writerow(["编号", "类别", "问题", "参考答案"])
+    writer.writerows(RECORDS)
+    return out.getvalue().encode(encoding)
 
 
 @pytest.fixture
 def app(settings: Settings) -> Flask:
     return create_app(settings)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
 
 
 @pytest.fixture
@@ -44,63 +59,124 @@ def rows(ledger: Ledger) -> int:
         return sum(connection.execute(select(func.count()).select_from(t)).scalar_one() for t in (run, prompt, chunk))
 
 
-@pytest.fixture
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no worker here: what follows the submission would never end."""
-    monkeypatch.setattr(remote, "_follow", lambda url: None)
+def uploaded(client: FlaskClient, content: bytes, name: str) -> Any:
+    answer = client.post(f"/api/uploads?name={quote(name)}", data=content, headers=FILE)
+    assert answer.status_code == 201, answer.text
+    return answer.json
 
 
-@pytest.mark.usefixtures("no_waiting")
-def test_the_command_line_streams_a_file(url: str, ledger: Ledger, tmp_path: Path) -> None:
-    number = 2 * PIECE + 1
-    file = tmp_path / "诗.txt"
-    file.write_text("".join(f"写一首诗，第{i}首\n" for i in range(number)), encoding="utf-8")
-    done = CliRunner().invoke(main, ["run", str(file), "--url", url, "--models", "poet-small", "--samples", "2"])
-    assert done.exit_code == 0, done.output
-    stored = ledger.runs.newest()[0]
-    assert stored.id in done.output
-    assert (stored.prompts, stored.title, stored.kind, stored.samples) == (number, "诗.txt", RunKind.BULK, 2)
-    assert list(stored.models) == ["poet-small"] and stored.counts.total == 2 * number
-    assert ledger.runs.prompts(stored.id, number - 1)[0].text == f"写一首诗，第{number - 1}首"
+def token(page: str) -> str:
+    return re.findall(r'name="csrf_token" value="([^"]+)"', page)[0]
 
 
-@pytest.mark.parametrize(
-    ("content", "options", "problem"),
-    [
-        (b"ok\nb\x00d\n", [], "bad.txt, line 2: the prompt contains a NUL"),
-        ("好\n".encode() + "好".encode("gbk"), [], "bad.txt, line 2: not UTF-8"),
-        (b"", [], "bad.txt holds no prompt"),
-        (b"x\n" * 300_000, ["--models", "nobody"], "There is no model 'nobody'"),
-    ],
-)
-def test_the_command_line_says_what_is_wrong_and_sends_nothing(
-    url: str, ledger: Ledger, tmp_path: Path, content: bytes, options: list[str], problem: str
-) -> None:
-    file = tmp_path / "bad.txt"
-    file.write_bytes(content)
-    done = CliRunner().invoke(main, ["run", str(file), "--url", url, *options])
-    assert done.exit_code != 0 and problem in done.output and len(done.output.splitlines()) == 1
+def stored(ledger: Ledger, run_id: str) -> list[tuple[Any, ...]]:
+    found = ledger.runs.prompts(run_id, 0, 1000)
+    return [(one.custom_id, one.category, one.text, one.reference) for one in found]
+
+
+def test_a_table_from_excel_gives_its_records_through_the_api(client: FlaskClient, ledger: Ledger) -> None:
+    answer = uploaded(client, table(), "题目.csv")
+    seen = answer["preview"]
+    assert (seen["prompts"], seen["problem_count"], seen["problems"]) == (500, 0, [])
+    assert seen["reading"]["encoding"] == "gb18030" and seen["reading"]["separator"] == ";"
+    assert seen["columns"] == ["编号", "类别", "问题", "参考答案"]
+    assert seen["first"][0]["messages"] == [{"role": "user", "content": RECORDS[0][2]}]
+    sent = client.post("/api/runs", json={"upload": answer["id"], "models": ["poet-small"], "set_name": "题"})
+    assert sent.status_code == 202 and sent.json
+    assert stored(ledger, sent.json["id"]) == RECORDS
+    made = ledger.runs.get(sent.json["id"])
+    assert (made.kind, made.prompts, made.set_name) == (RunKind.BULK, 500, "题")
+
+
+def test_a_table_from_excel_gives_its_records_through_the_pages(client: FlaskClient, ledger: Ledger) -> None:
+    page = client.get("/batches").text
+    form = {"file": (io.BytesIO(table()), "题目.csv"), "csrf_token": token(page)}
+    looked = client.post("/batches", data=form)
+    assert looked.status_code == 303 and ledger.runs.total() == 0
+    preview = client.get(looked.location).text
+    assert "500" in re.findall(r'id="found">(.*?)</p>', preview)[0] and "第0题；请写" in preview
+    reading = re.findall(r'name="reading" value="([^"]+)"', preview)[0].replace("&#34;", '"').replace("&quot;", '"')
+    asked = {"csrf_token": token(preview), "reading": reading, "models": "poet-small", "temperature": "0.2"}
+    wrong = client.post(looked.location, data=asked | {"samples": "0"})
+    assert wrong.status_code == 422 and "samples" in wrong.text and ledger.runs.total() == 0
+    sent = client.post(looked.location, data=asked | {"samples": "2", "deadline": "9", "title": "春题"})
+    assert sent.status_code == 303
+    made = ledger.runs.get(sent.location.rpartition("/")[2])
+    assert (made.title, made.samples, made.deadline, made.sampling["temperature"]) == ("春题", 2, 9.0, 0.2)
+    assert stored(ledger, made.id) == RECORDS
+
+
+def test_a_person_overrides_every_guess(client: FlaskClient, ledger: Ledger) -> None:
+    answer = uploaded(client, "甲,乙\n一,二\n".encode(), "x.csv")
+    assert answer["preview"] is None and "甲" in answer["problem"]["message"]
+    path = f"/api/uploads/{answer['id']}/preview"
+    lines = client.post(path, json={"format": "lines"}).json
+    assert lines and [one["messages"][0]["content"] for one in lines["preview"]["first"]] == ["甲,乙", "一,二"]
+    reading = {"columns": {"prompt": "乙"}, "template": "{{甲}}+{{乙}}"}
+    shown = client.post(path, json=reading).json
+    assert shown and shown["preview"]["first"][0]["messages"][0]["content"] == "一+二"
+    sent = client.post("/api/runs", json={"upload": answer["id"], "reading": reading})
+    assert sent.json and ledger.runs.prompts(sent.json["id"])[0].text == "一+二"
+    assert client.post(path, json={"format": "docx"}).status_code == 422
+    page = client.get("/batches").text
+    form = {"file": (io.BytesIO("甲,乙\n一,二\n".encode()), "x.csv"), "csrf_token": token(page)}
+    looked = client.post("/batches", data=form)
+    assert client.get(looked.location).status_code == 422
+    assert "一+二" in client.get(f"{looked.location}?column.prompt=乙&template={{{{甲}}}}%2B{{{{乙}}}}").text
+
+
+def test_bad_lines_are_all_told_and_nothing_is_queued(client: FlaskClient, ledger: Ledger) -> None:
+    content = "".join('{"prompt": "好"}\n' if i % 3 else "{\n" for i in range(3000)).encode()
+    answer = uploaded(client, content, "bad.jsonl")
+    seen = answer["preview"]
+    assert (seen["prompts"], seen["problem_count"]) == (2000, 1000)
+    assert [one["line"] for one in seen["problems"]] == list(range(1, 3001, 3))
+    assert all(one["reason"] and one["remedy"] for one in seen["problems"])
+    refused = client.post("/api/runs", json={"upload": answer["id"]})
+    assert refused.status_code == 422 and refused.json and "line 1" in refused.json["error"]["message"]
     assert rows(ledger) == 0
+    taken = client.post("/api/runs", json={"upload": answer["id"], "reading": {"leave_out": True}})
+    assert taken.json and ledger.runs.get(taken.json["id"]).prompts == 2000
 
 
-def test_an_error_far_into_a_file_leaves_nothing(app: Flask, ledger: Ledger) -> None:
-    content = b"x\n" * (2 * PIECE) + b"\x00\n"
-    answer = app.test_client().post("/api/runs/file?name=p.txt", data=content, headers=FILE)
-    assert answer.status_code == 422
-    assert answer.json and answer.json["error"]["message"].startswith(f"p.txt, line {2 * PIECE + 1}: ")
-    assert rows(ledger) == 0
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"PK\x03\x04rest of a zip", b"[" * 10_000, b"\x1f\x8b\x08\x00gzip"])
+def test_what_holds_no_prompts_is_refused_with_words(client: FlaskClient, ledger: Ledger, content: bytes) -> None:
+    answer = client.post("/api/uploads?name=x.txt", data=content, headers=FILE)
+    told = answer.json
+    assert told and answer.status_code in (201, 422)
+    problem = told["error"] if answer.status_code == 422 else told["problem"]
+    assert len(problem["message"]) > 20 and rows(ledger) == 0
 
 
-def test_a_client_that_goes_away_leaves_nothing(url: str, ledger: Ledger) -> None:
+def test_text_beside_a_file_is_asked_about(client: FlaskClient, ledger: Ledger) -> None:
+    form = {"file": (io.BytesIO(b"from the file\n"), "f.txt"), "prompts": "typed", "csrf_token": ""}
+    asked = client.post("/batches", data=form | {"csrf_token": token(client.get("/batches").text)})
+    places = re.findall(r'href="(/batches/files/[^"]+)"', asked.text)
+    assert asked.status_code == 200 and len(places) == 2 and ledger.runs.total() == 0
+    shown = "".join(client.get(place).text for place in places)
+    assert "from the file" in shown and "typed" in shown
+
+
+def test_files_of_others_are_not_shown(app: Flask, client: FlaskClient) -> None:
+    form = {"prompts": "secret", "csrf_token": token(client.get("/batches").text)}
+    place = client.post("/batches", data=form).location
+    assert client.get(place).status_code == 200
+    assert app.test_client().get(place).status_code == 404
+    assert client.post(f"/api/uploads/{place.rpartition('/')[2]}/preview", json={}).status_code == 404
+
+
+def test_a_client_that_goes_away_leaves_nothing(url: str, ledger: Ledger, settings: Settings) -> None:
+    folder = settings.data / "uploads"
     connection = http.client.HTTPConnection(urlsplit(url).netloc)
-    connection.putrequest("POST", "/api/runs/file")
+    connection.putrequest("POST", "/api/uploads")
     connection.putheader("Content-Type", "application/octet-stream")
     connection.putheader("Content-Length", str(10_000_000))
-    connection.endheaders(b"a prompt of some length\n" * (4 * PIECE))
-    until(lambda: rows(ledger) > PIECE)
+    connection.endheaders(b"a prompt of some length\n" * 100_000)
+    until(lambda: folder.is_dir() and any(folder.iterdir()))
     connection.close()
-    until(lambda: rows(ledger) == 0)
-    assert ledger.runs.total() == 0
+    until(lambda: not any(folder.iterdir()))
+    with ledger.database.read() as database:
+        assert database.execute(select(func.count()).select_from(upload)).scalar_one() == 0
 
 
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -110,19 +186,21 @@ def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
         time.sleep(0.05)
 
 
-def test_what_is_no_file_is_refused(app: Flask, ledger: Ledger) -> None:
-    client = app.test_client()
-    assert client.post("/api/runs/file", data=b"x", content_type="text/plain").status_code == 415
-    assert client.post("/api/runs/file?samples=99", data=b"x", headers=FILE).status_code == 422
+def test_what_is_no_file_is_refused(client: FlaskClient, ledger: Ledger) -> None:
+    assert client.post("/api/uploads", data=b"x", content_type="text/plain").status_code == 415
     too_long = {"CONTENT_LENGTH": str(MAX_FILE_BYTES + 1)}
-    assert client.post("/api/runs/file", data=b"x", headers=FILE, environ_overrides=too_long).status_code == 413
+    assert client.post("/api/uploads", data=b"x", headers=FILE, environ_overrides=too_long).status_code == 413
+    assert client.post("/api/runs", json={"upload": "file-none"}).status_code == 404
+    assert client.post("/api/runs", json={"upload": "file-none", "prompts": ["x"]}).status_code == 422
     assert rows(ledger) == 0
 
 
-def test_a_key_makes_one_run_of_a_file(app: Flask, ledger: Ledger) -> None:
-    client = app.test_client()
-    key = FILE | {"Idempotency-Key": "k"}
-    first = client.post("/api/runs/file", data=b"a\nb\n", headers=key)
-    assert first.status_code == 202 and client.post("/api/runs/file", data=b"a\nb\n", headers=key).json == first.json
-    assert client.post("/api/runs/file", data=b"a\nc\n", headers=key).status_code == 409
+def test_a_key_makes_one_run_of_a_file(client: FlaskClient, ledger: Ledger) -> None:
+    first, other = uploaded(client, b"a\nb\n", "x.txt")["id"], uploaded(client, b"a\nc\n", "x.txt")["id"]
+    key = {"Idempotency-Key": "k"}
+    made = client.post("/api/runs", json={"upload": first}, headers=key)
+    assert made.status_code == 202 and client.post("/api/runs", json={"upload": first}, headers=key).json == made.json
+    assert client.post("/api/runs", json={"upload": other}, headers=key).status_code == 409
     assert ledger.runs.total() == 1
+    assert client.delete(f"/api/uploads/{first}").status_code == 204
+    assert client.delete(f"/api/uploads/{first}").status_code == 404

@@ -1,0 +1,103 @@
+"""kill -9 of every process at once, while a file comes in, while it is answered, and while results go out."""
+
+import csv
+import http.client
+import io
+import json
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tasks.errors import ConfigurationError
+from tasks.host.redis_server import find_binary, free_port
+from tests.conftest import require
+from tests.system.conftest import Running, start, wait_until_ready
+
+NUMBER = 1500
+FILE = {"Content-Type": "application/octet-stream"}
+
+
+class Mortal:
+    """An `up` that is killed with all its children, and started again over the same data."""
+
+    def __init__(self, data: Path):
+        self.data, self.port = data, free_port()
+        self.up = self.start()
+
+    def start(self) -> Running:
+        up = Running(f"http://127.0.0.1:{self.port}", self.data, start(self.data, "--port", str(self.port)))
+        wait_until_ready(up)
+        return up
+
+    def die_and_rise(self) -> None:
+        # Whoever is supervised ends with its supervisor.
+        self.up.process.kill()
+        self.up.process.wait(30)
+        self.up = self.start()
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[Mortal]:
+    try:
+        find_binary()
+    except ConfigurationError:
+        require(False, "redis-server")
+    made = Mortal(tmp_path)
+    yield made
+    made.up.process.send_signal(signal.SIGTERM)
+    made.up.process.wait(60)
+
+
+def table() -> bytes:
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["id", "问题"])
+    writer.writerows((f"q{i}", f"写一首诗，\n第{i}首") for i in range(NUMBER))
+    return out.getvalue().encode("gb18030")
+
+
+def send(url: str, path: str, body: bytes, headers: dict[str, str]) -> Any:
+    with urllib.request.urlopen(urllib.request.Request(url + path, body, headers), timeout=60) as response:
+        return json.load(response)
+
+
+def test_nothing_is_lost_or_doubled(mortal: Mortal) -> None:
+    url = mortal.up.url
+    half = http.client.HTTPConnection(urlsplit(url).netloc)
+    half.putrequest("POST", "/api/uploads?name=half.csv")
+    half.putheader("Content-Type", "application/octet-stream")
+    half.putheader("Content-Length", str(2 * len(table())))
+    half.endheaders(table())
+    mortal.die_and_rise()
+    half.close()
+    assert mortal.up.call("/api/runs")[1]["runs"] == []
+
+    stored = send(url, "/api/uploads?name=poems.csv", table(), FILE)
+    assert stored["preview"]["prompts"] == NUMBER
+    mortal.die_and_rise()
+    status, made = mortal.up.call("/api/runs", {"upload": stored["id"]})
+    assert status == 202
+    mortal.up.wait_until_some_are_done(made["id"])
+    mortal.die_and_rise()
+    assert mortal.up.wait(made["id"], 180)["counts"] == {"total": 2 * NUMBER, "done": 2 * NUMBER} | dict.fromkeys(
+        ("failed", "cancelled", "pending"), 0
+    )
+
+    export = f"{url}/api/runs/{made['id']}/export?format=jsonl"
+    with urllib.request.urlopen(export, timeout=60) as response:
+        response.read(100)
+        mortal.die_and_rise()
+        with pytest.raises((http.client.HTTPException, OSError)):
+            while response.read(2**16):
+                pass
+            raise http.client.IncompleteRead(b"")  # what was cut may end without a word where no length was told
+    with urllib.request.urlopen(export, timeout=60) as response:
+        lines = [json.loads(line) for line in response]
+    keys = [(line["model"], line["custom_id"]) for line in lines if line["type"] == "completion"]
+    assert len(keys) == len(set(keys)) == 2 * NUMBER
