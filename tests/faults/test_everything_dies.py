@@ -1,11 +1,11 @@
 """kill -9 of every process at once, while a file comes in, while it is answered, and while results go out."""
 
+import contextlib
 import csv
 import http.client
 import io
 import json
 import signal
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,10 +93,8 @@ def test_nothing_is_lost_or_doubled(mortal: Mortal) -> None:
     with urllib.request.urlopen(export, timeout=60) as response:
         response.read(100)
         mortal.die_and_rise()
-        with pytest.raises((http.client.HTTPException, OSError)):
-            while response.read(2**16):
-                pass
-            raise http.client.IncompleteRead(b"")  # what was cut may end without a word where no length was told
+        with contextlib.suppress(http.client.HTTPException, OSError):  # what was on its way may still arrive whole
+            response.read()
     with urllib.request.urlopen(export, timeout=60) as response:
         lines = [json.loads(line) for line in response]
     keys = [(line["model"], line["custom_id"]) for line in lines if line["type"] == "completion"]

@@ -3,7 +3,6 @@
 import time
 from typing import Any
 
-from tasks.ledger import Ledger
 from tasks.settings import ROOT
 from tasks.states import Origin
 from worker.bench.deployment import scene
