@@ -57,7 +57,7 @@ def page(running: Running, path: str) -> str:
 )
 def test_a_child_that_is_killed_costs_nothing(running: Running, victim: str) -> None:
     word = {"tasks web": "gunicorn"}.get(victim, victim)
-    run = running.call("/api/runs", {"prompts": [PROMPT] * 500})[1]["id"]
+    run = running.call("/api/runs", {"prompts": [PROMPT] * 500, "fresh": True})[1]["id"]
     running.wait_until_some_are_done(run)
     killed = running.child(word)
     os.kill(killed, signal.SIGKILL)
@@ -70,7 +70,7 @@ def test_a_child_that_is_killed_costs_nothing(running: Running, victim: str) -> 
 
 
 def test_cancel_ends_a_run_and_adds_nothing_later(running: Running) -> None:
-    run = running.call("/api/runs", {"prompts": [PROMPT] * 2000})[1]["id"]
+    run = running.call("/api/runs", {"prompts": [PROMPT] * 2000, "fresh": True})[1]["id"]
     running.wait_until_some_are_done(run)
     running.call(f"/api/runs/{run}/cancel", {})
     state = running.wait(run, 15)
@@ -171,7 +171,9 @@ def test_a_second_worker_shares_the_work_and_stops_when_told(running: Running) -
             time.sleep(0.2)
         assert ready == 2
         # Several chunks of the largest size: what is only one chunk is one worker's.
-        run = running.call("/api/runs", {"prompts": [PROMPT] * 8 * MAX_CHUNK, "models": ["poet-large"]})[1]["id"]
+        run = running.call("/api/runs", {"prompts": [PROMPT] * 8 * MAX_CHUNK, "models": ["poet-large"], "fresh": True})[
+            1
+        ]["id"]
         running.wait(run, 120)
         assert len({row["worker"] for row in completions_of(running, run)}) == 2
     finally:
