@@ -15,11 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium import webdriver
 
 from tasks.errors import ConfigurationError
 from tasks.host.redis_server import find_binary, free_port
 from tasks.settings import ROOT
 from tests.conftest import require
+
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
+    "--no-first-run --disable-quic --lang=zh-CN --window-size=1200,1000"
+)
 
 
 @dataclass(frozen=True)
@@ -132,3 +138,15 @@ def chromium() -> str:
     require(path is not None and shutil.which("chromedriver") is not None, "Chromium with chromedriver")
     assert path is not None
     return path
+
+
+@pytest.fixture
+def browser(chromium: str, tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
+    yield driver
+    driver.quit()
