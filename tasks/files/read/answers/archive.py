@@ -42,11 +42,17 @@ class Archive:
         try:
             unpacked = self._zstandard(found) if found.compress_type == ZSTANDARD else self._member(found)
         except NotImplementedError:
-            raise InvalidInput(
-                f"{self.name}: {member} is packed in a way that is not known; repack it.", "file"
-            ) from None
+            problem = "is packed in a way that is not known; pack it anew"
+            raise InvalidInput(f"{self.name}: {member} {problem}.", "file") from None
         except BROKEN:
             raise InvalidInput(f"{self.name}: {member} is broken; copy the file again.", "file") from None
+        if len(unpacked) != found.file_size or zlib.crc32(unpacked) != found.CRC:
+            raise InvalidInput(f"{self.name}: {member} is not as large as it says; copy the file again.", "file")
+        return unpacked
+
+    def _member(self, member: zipfile.ZipInfo) -> bytes:
+        with self.file.open(member) as file:
+            return file.read(member.file_size)  # without a number, more would be unpacked of one that is larger
 
     def _zstandard(self, member: zipfile.ZipInfo) -> bytes:
         """What `zipfile` cannot unpack before Python 3.14."""
@@ -56,8 +62,6 @@ class Archive:
         self.stream.seek(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), 1)
         packed: Any = arrow.BufferReader(self.stream.read(member.compress_size))
         unpacked: bytes = arrow.CompressedInputStream(packed, "zstd").read(member.file_size)
-        if len(unpacked) != member.file_size or zlib.crc32(unpacked) != member.CRC:
-            raise zipfile.BadZipFile(member.filename)
         return unpacked
 
     def _arrow(self) -> ModuleType:

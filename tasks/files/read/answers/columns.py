@@ -29,11 +29,9 @@ def by_columns(first: Record, name: str) -> RecordFormat:
         raise InvalidInput(f"{name} {problem}. If it is one, call that column output.", "file")
     answer, custom_id, prompt = (_first(names, columns) for names in (ANSWERS, IDS, PROMPTS))
     if answer is None or (custom_id is None and prompt is None):
-        missing = f"answers ({', '.join(ANSWERS)})" if answer is None else "ids or prompts (custom_id, prompt, 问题, …)"
-        there = ", ".join(list(columns)[:20])
-        raise InvalidInput(
-            f"{name} has no column of {missing}; it has {there}. Rename the one that holds them.", "file"
-        )
+        missing = f"answers ({', '.join(ANSWERS)})" if answer is None else "ids or prompts (custom_id, prompt, …)"
+        problem = f"has no column of {missing}; it has {', '.join(list(columns)[:20])}"
+        raise InvalidInput(f"{name} {problem}. Rename the one that holds them.", "file")
     model, sample = _first(MODELS, columns), _first(SAMPLES, columns)
 
     def answers(record: Record, line: int, problems: Problems) -> Iterator[NewAnswer]:

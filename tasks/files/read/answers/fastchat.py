@@ -25,9 +25,8 @@ def _answers(record: Record, line: int, problems: Problems) -> Iterator[NewAnswe
         for turn, said in enumerate(turns if isinstance(turns, list) else ()):
             text = _text(said)
             if text is None or text == FAILED:
-                problems.add(
-                    line, f"Turn {turn + 1} of choice {sample + 1} failed or has no text.", "Ask again for it."
-                )
+                reason = f"Turn {turn + 1} of choice {sample + 1} failed or has no text."
+                problems.add(line, reason, "Ask the model again.")
                 break
             yield NewAnswer(text, custom_id, turn=turn, sample=sample, model=model, line=line)
 
