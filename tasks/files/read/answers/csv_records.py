@@ -27,7 +27,8 @@ def csv_records(
     try:
         yield from _rows(_Lines(text, name), name, separator)
     finally:
-        text.detach()  # the stream is its owner's to close
+        if not stream.closed:
+            text.detach()  # the stream is its owner's to close
 
 
 class _Lines:
