@@ -195,12 +195,14 @@ class Claim:
 class NewAnswer:
     """An answer that was made elsewhere, to the prompt with this ``custom_id``, else with this ``prompt``'s text.
 
-    ``model`` is who gave it, where its file says so; ``line`` is where in the file it stands (from 1).
+    With ``turn`` k it answers the k-th of the prompts that follow that one; 0 is that one itself. ``model`` is who gave
+    it, where its file says so; ``line`` is where in the file it stands (from 1).
     """
 
     text: str
     custom_id: str | None = None
     prompt: str | None = None
+    turn: int = 0
     sample: int = 0
     model: str | None = None
     line: int = 0
