@@ -8,6 +8,7 @@ from tasks.ledger.control import Control
 from tasks.ledger.database import Database, now
 from tasks.ledger.growth import Growth
 from tasks.ledger.outbox import Outbox
+from tasks.ledger.results import Results
 from tasks.ledger.runs import Runs
 from tasks.ledger.scores import Scores
 from tasks.ledger.sweeper import Sweeper
@@ -31,6 +32,7 @@ class Ledger:
         self.chunks = Chunks(self.database, settings.lease)
         self.sweeper = Sweeper(self.database)
         self.completions = Completions(self.database)
+        self.results = Results(self.database)
         self.scores = Scores(self.database)
         self.workers = Workers(self.database, fresh=BEATS_MISSED * settings.sweep)
         self.control = Control(self.database, self.workers)
