@@ -208,8 +208,8 @@ class OpenAIModel(Entry):
     """A model of a server that speaks OpenAI's interface: at ``base_url``, or started by the worker with ``serve``.
 
     ``model`` is its name there (default: the entry's own), ``key_env`` the name of the variable that holds the key,
-    ``revision`` what its owner calls the state that the model is in there, and only where it is said are answers stored
-    to be used again; ``price`` what a million tokens cost, ``tokenizer`` a folder or a ``tokenizer.json`` to count tokens with where the
+    ``revision`` what its owner calls the state of the model there (only with one are answers stored to be used again),
+    ``price`` what a million tokens cost, ``tokenizer`` a folder or a ``tokenizer.json`` to count tokens with where the
     server tells no usage, ``private`` whether an address of a private network may be asked, ``timeout`` how many
     seconds the server may take to send a byte. In ``serve``, ``{source}``, ``{port}`` and ``{slots}`` are filled in.
     """

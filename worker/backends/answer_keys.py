@@ -4,6 +4,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tasks.ledger.records import Rendered
@@ -19,12 +20,9 @@ class AnswerKeys:
         self._of_model = hashlib.sha256(_bytes_of(facts))
 
     def key(self, sampling: Sampling, sample: int, prompt: bytes, **more: Any) -> str:
-        """The key of a sample. Where nothing is left to chance the seed decides nothing, and is no part of it."""
-        settings = sampling.to_dict()
-        if sampling.temperature < GREEDY_BELOW:
-            del settings["seed"]
+        """The key of a sample; ``more`` are JSON values."""
         made = self._of_model.copy()
-        made.update(_bytes_of(more | {"sampling": settings, "sample": sample}))
+        made.update(_bytes_of(more | {"sampling": deciding(sampling).to_dict(), "sample": sample}))
         made.update(prompt)
         return made.hexdigest()[:KEY_LENGTH]
 
@@ -45,6 +43,11 @@ class LocalKeys(AnswerKeys):
         prompt = array("q", rendered.tokens).tobytes() if rendered.tokens else (rendered.text or "").encode()
         fills = room if room < sampling.max_new_tokens else None
         return self.key(sampling, sample, prompt, apart=apart, room=fills, tokens=len(rendered.tokens))
+
+
+def deciding(sampling: Sampling) -> Sampling:
+    """What of the settings decides an answer: where nothing is left to chance the seed does not, and is 0."""
+    return replace(sampling, seed=0) if sampling.temperature < GREEDY_BELOW else sampling
 
 
 def _bytes_of(values: Mapping[str, Any]) -> bytes:

@@ -10,6 +10,8 @@ from tasks.registry import ModelEntry
 from tasks.sampling import Sampling
 from tasks.states import FinishReason, LoadStage
 
+LATE = "The deadline passed before the completion ended; allow more time or fewer tokens."
+
 
 @dataclass(frozen=True)
 class Generation:

@@ -8,11 +8,11 @@ from typing import Any
 from tasks.errors import InvalidInput
 from tasks.states import FinishReason
 from worker.backends.answer_keys import AnswerKeys
-from worker.backends.openai.attempts import LATE, Attempts, Server
+from worker.backends.openai.attempts import Attempts, Server
 from worker.backends.openai.environment import environment_of
 from worker.backends.openai.loop_thread import LoopThread
 from worker.backends.openai.slots import PrioritySlots
-from worker.backends.protocol import Answer, Description, Failure, Generation, Sink
+from worker.backends.protocol import LATE, Answer, Description, Failure, Generation, Sink
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class OpenAIBackend:
             asked = self.server.parameters.asked(replace(generation, sampling=sampling))
         except InvalidInput:
             return generation
-        key = self.keys.key(generation.sampling, generation.sample, b"", asked=asked)
+        key = self.keys.key(sampling, generation.sample, b"", asked=asked)
         return replace(generation, answer_key=key)
 
     def submit(self, generation: Generation, sink: Sink) -> None:
