@@ -2,31 +2,49 @@
 
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tasks.conversation import Conversation, Message, Role
 from tasks.ledger.records import Answered, Claim, Completion, Rendered
+from tasks.ledger.stored_answers import StoredAnswer
+from tasks.queue.live import LiveEvent
 from tasks.states import FinishReason, Outcome
-from worker.backends.protocol import Answer, Event
+from worker.backends.protocol import Answer, Event, Generation
 
 Key = tuple[int, int]  # idx and sample
 
 NO_PREDECESSOR = "The turn before this one has no answer: {}"
 
 
+@dataclass(frozen=True)
+class Told:
+    """A chunk of this process has come to the answer that others of its chunks await, by its key."""
+
+    name: str
+    answer: StoredAnswer
+
+
 @dataclass
 class ChunkWork:
     """What is open (``generations``, by id), what waits for a turn of the chunk, what is finished but not written.
+
+    ``awaited`` is computed by somebody else just now. By names of answers (`Generation.answer_key`): ``keyed`` says
+    what this chunk computes, ``known`` what it has answered, and ``settled`` is what the ledger still believes to be
+    computed here. ``copied`` counts stored answers, ``asked`` is when they were last asked for.
 
     ``rendered`` are prompts as the model saw them that are not written either, ``live`` is text that is not shown yet,
     ``restarts`` how often the backend began a completion anew. Points of time are those of `time.monotonic`.
     """
 
     claim: Claim
-    events: "queue.SimpleQueue[Event]" = field(default_factory=queue.SimpleQueue)
+    events: "queue.SimpleQueue[Event | Told]" = field(default_factory=queue.SimpleQueue)
     generations: dict[str, Key] = field(default_factory=dict)
     waiting: dict[Key, list[Key]] = field(default_factory=dict)
+    awaited: dict[Key, Generation] = field(default_factory=dict)
+    keyed: dict[Key, str] = field(default_factory=dict)
+    known: dict[str, StoredAnswer] = field(default_factory=dict)
+    settled: set[str] = field(default_factory=set)
     answers: dict[Key, Answered] = field(default_factory=dict)
     finished: list[Completion] = field(default_factory=list)
     rendered: dict[Key, Rendered] = field(default_factory=dict)
@@ -34,6 +52,8 @@ class ChunkWork:
     restarts: dict[Key, int] = field(default_factory=dict)
     renewed: float = field(default_factory=time.monotonic)
     looked: float = field(default_factory=time.monotonic)
+    asked: float = 0.0
+    copied: int = 0
     progress: int = -1
     ended: bool = False
 
@@ -43,7 +63,7 @@ class ChunkWork:
     @property
     def open(self) -> int:
         """Completions that are still to come."""
-        return len(self.generations) + sum(map(len, self.waiting.values()))
+        return len(self.generations) + len(self.awaited) + sum(map(len, self.waiting.values()))
 
     def ready(self, keys: Sequence[Key]) -> list[Key]:
         """Those of ``keys`` whose turn before is answered, or that have none; the others wait for it."""
@@ -95,3 +115,21 @@ class ChunkWork:
             self.live.pop(key, None)
         shown = self.live.get(key, ("", ""))
         self.live[key] = (shown[0] + text, shown[1] + thinking)
+
+    def take_live(self) -> list[LiveEvent]:
+        """The text that is not shown yet, as events."""
+        # Not the number of the attempt, which restarts could reach, and which a retry or a release sets back.
+        beginning = round(self.claim.claimed * 1e6)
+        events = [
+            LiveEvent("", self.claim.model, *key, beginning + self.restarts.get(key, 0), *texts)
+            for key, texts in self.live.items()
+        ]
+        self.live.clear()
+        return events
+
+    def take_awaited(self, which: Callable[[Generation], bool] = lambda one: True) -> dict[Key, Generation]:
+        """Those of the awaited completions, which then are not awaited any more."""
+        taken = {key: one for key, one in self.awaited.items() if which(one)}
+        for key in taken:
+            del self.awaited[key]
+        return taken

@@ -2,24 +2,27 @@
 
 import logging
 import queue
-import resource
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tasks.errors import Unavailable
 from tasks.ledger import MAX_ATTEMPTS, Lease, Ledger
 from tasks.ledger.records import Claim, Completion
+from tasks.ledger.stored_answers import StoredAnswer
 from tasks.queue.dispatch import Dispatcher
-from tasks.queue.live import Live, LiveEvent
+from tasks.queue.live import Live
 from tasks.registry import ModelEntry
 from tasks.sampling import Sampling, merge
 from tasks.settings import Settings
 from tasks.states import FinishReason, Outcome, RunKind, WorkerState
-from worker.backends.protocol import Answer, Backend, Failure, Generation, Increment
-from worker.chunk_work import ChunkWork, Key
+from worker import rows
+from worker.backends.protocol import LATE, Answer, Backend, Event, Failure, Generation, Increment
+from worker.chunk_work import ChunkWork, Key, Told
 from worker.isolation import Isolation
+from worker.speed import Speed
+from worker.stored_answers import AGAIN_SECONDS, StoredAnswers
 
 logger = logging.getLogger(__name__)
 
@@ -56,23 +59,20 @@ class ChunkExecutor:
     ):
         self.entry, self.backend, self.worker = entry, backend, worker
         self.ledger, self.dispatcher, self.live, self.settings = ledger, dispatcher, live, settings
-        self.speed: float | None = None
+        self.speed = Speed()
         self.state = WorkerState.LOADING
         self.stopping: float | None = None
         self.stalled = False
         self.clock = time.time() - time.monotonic()
+        self._stored = StoredAnswers(ledger)
         self._isolation = Isolation()
         self._places = {lane: threading.BoundedSemaphore(places) for lane, places in THREADS.items()}
         self._cold = True
-        self._in_flight = 0
-        self._finished = 0
-        self._busy_since = 0.0
-        self._lock = threading.Lock()
 
     @property
     def running(self) -> int:
         """Chunks that this worker holds."""
-        return self._in_flight
+        return self.speed.running
 
     def generate(self, chunk_id: int) -> None:
         """Do a chunk if it is to be had. Whatever goes wrong, the ledger and the sweeper put it right."""
@@ -105,28 +105,31 @@ class ChunkExecutor:
     def _run(self, claim: Claim) -> bool:
         """Work on a claimed chunk; tells whether it was finished. Raises `BackendFailed`."""
         work = ChunkWork(claim)
-        self._count_in()
+        self.speed.begin()
         try:
             self._submit(work, claim.missing)
             held = self._attend(work)
         finally:
-            self._count_out(len(claim.missing) - work.open)
+            self.speed.end(len(claim.missing) - work.open - work.copied)
+            self._stored.leave(work)
             for generation_id in work.generations:
                 self.backend.cancel(generation_id)
         return held and (work.ended or self.ledger.chunks.finish(claim))
 
     def _submit(self, work: ChunkWork, keys: Sequence[Key]) -> None:
         """Start what can start; what follows a turn of this chunk starts when that is answered."""
-        keys = work.ready(keys)
-        while keys:
-            key, *keys = keys
-            answer = work.impossible(key)
-            if answer is None:
-                self._start(work, key)
-            else:
-                keys += self._finish(work, key, answer)
+        while ready := work.ready(keys):
+            generations: dict[Key, Generation] = {}
+            keys = []
+            for key in ready:
+                answer = work.impossible(key)
+                if answer is None:
+                    generations[key] = self._generation(work, key)
+                else:
+                    keys += self._finish(work, key, answer)
+            keys += self._start(work, generations)
 
-    def _start(self, work: ChunkWork, key: Key) -> None:
+    def _generation(self, work: ChunkWork, key: Key) -> Generation:
         claim, (idx, sample) = work.claim, key
         entry = claim.entry or self.entry
         generation = Generation(
@@ -137,9 +140,40 @@ class ChunkExecutor:
             priority=PRIORITY[claim.kind],
             deadline=time.monotonic() + (claim.deadline or entry.deadline),
             streams=claim.kind is RunKind.ARENA,
+            sample=sample,
         )
-        work.generations[generation.id] = key
-        self.backend.submit(generation, work.events.put)
+        # What is watched is always computed, and stored for nobody.
+        return generation if claim.kind is RunKind.ARENA else self.backend.prepare(generation)
+
+    def _start(self, work: ChunkWork, generations: Mapping[Key, Generation], again: bool = False) -> list[Key]:
+        """Compute what is not stored and computed by nobody; returns what followed the stored answers."""
+        found = self._stored.sort(work, generations, again)
+        for key, generation in found.to_compute.items():
+            work.generations[generation.id] = key
+            self.backend.submit(generation, work.events.put)
+        stored = found.stored.items()
+        return [following for key, one in stored for following in self._copy(work, key, generations[key], one)]
+
+    def _copy(self, work: ChunkWork, key: Key, generation: Generation, stored: StoredAnswer) -> list[Key]:
+        """Take a stored answer; returns those that waited for it."""
+        work.copied += 1
+        work.finished.append(rows.copied(work.claim, key, stored, generation, self.worker))
+        answer = Answer(generation.id, stored.text, stored.finish_reason, rendered=generation.rendered)
+        return work.settle(key, answer)
+
+    def _ask_again(self, work: ChunkWork) -> None:
+        """Look whether what is awaited is there, or is to be computed here; what is late ends."""
+        now = time.monotonic()
+        late = work.take_awaited(lambda one: one.deadline is not None and now > one.deadline)
+        following = self._end(work, late, FinishReason.DEADLINE, LATE)
+        self._submit(work, following + self._start(work, work.take_awaited(), again=True))
+
+    def _end(
+        self, work: ChunkWork, awaited: Mapping[Key, Generation], reason: FinishReason, error: str | None = None
+    ) -> list[Key]:
+        """End what is awaited without its answer; returns what waited for it."""
+        ended = ((key, Answer(one.id, "", reason, error=error)) for key, one in awaited.items())
+        return [following for key, answer in ended for following in self._finish(work, key, answer)]
 
     def _sampling(self, claim: Claim, idx: int, sample: int) -> Sampling:
         """The prompt's settings over the run's over the model's, with a seed of this completion's own."""
@@ -152,7 +186,10 @@ class ChunkExecutor:
         write_at = time.monotonic() + WRITE_SECONDS
         while work.open or work.finished:
             self._take(work, SHOW_SECONDS)
-            self._show(work)
+            if work.live:
+                self.live.publish(work.claim.run, work.take_live())
+            if work.awaited and time.monotonic() - work.asked > AGAIN_SECONDS:
+                self._ask_again(work)
             if work.open and time.monotonic() < write_at:
                 continue
             write_at = time.monotonic() + WRITE_SECONDS
@@ -163,25 +200,38 @@ class ChunkExecutor:
     def _take(self, work: ChunkWork, seconds: float) -> None:
         """Take in the events of the next ``seconds``, fewer when nothing is open any more."""
         until = time.monotonic() + seconds
-        while work.open and (left := until - time.monotonic()) > 0:
-            try:
-                event = work.events.get(timeout=left)
-            except queue.Empty:
-                return
-            key = work.generations[event.generation_id]
-            if isinstance(event, Increment):
-                work.show(key, event.text, event.thinking, event.restarts)
+        following: list[Key] = []
+        while (work.open or following) and (left := until - time.monotonic()) > 0:
+            if following and work.events.empty():  # what ends together is asked for together
+                self._submit(work, following)
+                following = []
                 continue
-            if isinstance(event, Failure):
-                event = self._given_up(work, event)
-            del work.generations[event.generation_id]
-            self._submit(work, self._finish(work, key, event))
+            try:
+                following += self._heed(work, work.events.get(timeout=left))
+            except queue.Empty:
+                break
+        self._submit(work, following)
+
+    def _heed(self, work: ChunkWork, event: Event | Told) -> list[Key]:
+        """Take in an event; returns what waited for it."""
+        if isinstance(event, Told):
+            name, stored = event.name, event.answer
+            here = work.take_awaited(lambda one: one.answer_key == name)
+            return [following for key, one in here.items() for following in self._copy(work, key, one, stored)]
+        key = work.generations[event.generation_id]
+        if isinstance(event, Increment):
+            work.show(key, event.text, event.thinking, event.restarts)
+            return []
+        if isinstance(event, Failure):
+            event = self._given_up(work, event)
+        del work.generations[event.generation_id]
+        return self._finish(work, key, event)
 
     def _finish(self, work: ChunkWork, key: Key, answer: Answer) -> list[Key]:
         """Note a completion that has ended; returns those that waited for it."""
         # Before it is stored, and before it is part of what later turns ask: no database stores NUL.
         answer = replace(answer, text=answer.text.replace("\x00", ""), thinking=answer.thinking.replace("\x00", ""))
-        work.finished.append(self._completion(work.claim, *key, answer))
+        work.finished.append(self._stored.settle(work, key, self._completion(work.claim, key, answer)))
         return work.settle(key, answer)
 
     def _given_up(self, work: ChunkWork, failure: Failure) -> Answer:
@@ -195,18 +245,6 @@ class ChunkExecutor:
         error = f"The engine failed on this prompt {MAX_ATTEMPTS} times ({failure.error}); it was given up."
         return Answer(failure.generation_id, "", FinishReason.ERROR, error=error)
 
-    def _show(self, work: ChunkWork) -> None:
-        if work.live:
-            claim = work.claim
-            # Not the number of the attempt, which restarts could reach, and which a retry or a release sets back.
-            beginning = round(claim.claimed * 1e6)
-            events = [
-                LiveEvent("", claim.model, *key, beginning + work.restarts.get(key, 0), *texts)
-                for key, texts in work.live.items()
-            ]
-            self.live.publish(claim.run, events)
-        work.live.clear()
-
     def _write(self, work: ChunkWork) -> bool:
         """Store what has finished, and with the last of it the end of the chunk; False when the lease was lost.
 
@@ -217,13 +255,14 @@ class ChunkExecutor:
         try:
             last = not work.open
             made_with = self.backend.description.environment
-            held = self.ledger.chunks.write(work.claim, work.finished, made_with, last, work.rendered)
+            held = self.ledger.chunks.write(work.claim, work.finished, made_with, last, work.rendered, work.settled)
         except Unavailable as error:
             logger.warning("%s", error)
             time.sleep(WRITE_SECONDS)  # where nothing is open any more, nothing else takes time
             return time.monotonic() - work.renewed < self.settings.lease
         work.finished.clear()
         work.rendered.clear()
+        work.settled.clear()
         work.ended = held and last
         return held
 
@@ -236,7 +275,7 @@ class ChunkExecutor:
         if now - work.looked < LOOK_SECONDS:
             return True
         work.looked = now
-        stalled = self.backend.progress == work.progress
+        stalled = bool(work.generations) and self.backend.progress == work.progress
         renews = now - work.renewed >= self.settings.renew and not stalled
         try:
             lease = self.ledger.chunks.renew(work.claim) if renews else self.ledger.chunks.look(work.claim)
@@ -248,50 +287,10 @@ class ChunkExecutor:
         if lease is Lease.CANCELLED:
             for generation_id in work.generations:
                 self.backend.cancel(generation_id)
+            self._submit(work, self._end(work, work.take_awaited(), FinishReason.CANCELLED))
         return lease is not Lease.LOST
 
-    def _completion(self, claim: Claim, idx: int, sample: int, answer: Answer) -> Completion:
-        points = (answer.admitted, answer.first_token, answer.last_token, answer.answer_started)
-        times = [None if point is None else point + self.clock for point in points]
+    def _completion(self, claim: Claim, key: Key, answer: Answer) -> Completion:
         cold, self._cold = self._cold, self._cold and answer.finish_reason.outcome is not Outcome.DONE
-        return Completion(
-            run=claim.run,
-            model=claim.model,
-            idx=idx,
-            sample=sample,
-            text=answer.text,
-            finish_reason=answer.finish_reason,
-            error=answer.error,
-            prompt_tokens=answer.prompt_tokens,
-            output_tokens=answer.output_tokens,
-            characters=len(answer.text),
-            created=claim.prompts[idx].created or claim.created,
-            enqueued=claim.enqueued,
-            claimed=claim.claimed,
-            admitted=times[0],
-            first_token=times[1],
-            last_token=times[2],
-            batch_size=answer.batch_size,
-            cold=cold,
-            attempt=claim.attempt,
-            seed=self._sampling(claim, idx, sample).seed,
-            worker=self.worker,
-            peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            thinking=answer.thinking or None,
-            thinking_tokens=answer.thinking_tokens,
-            answer_started=times[3],
-            retries=answer.retries,
-        )
-
-    def _count_in(self) -> None:
-        with self._lock:
-            if not self._in_flight:
-                self._busy_since, self._finished = time.monotonic(), 0
-            self._in_flight += 1
-
-    def _count_out(self, completions: int) -> None:
-        """Measure the speed over the time since this worker was last idle."""
-        with self._lock:
-            self._in_flight -= 1
-            self._finished += completions
-            self.speed = self._finished / max(time.monotonic() - self._busy_since, 1e-3)
+        seed = self._sampling(claim, *key).seed
+        return rows.computed(claim, key, answer, seed=seed, worker=self.worker, clock=self.clock, cold=cold)

@@ -34,7 +34,7 @@ class Heartbeat:
     def beat(self) -> None:
         """Raises `Unavailable` when the ledger is away."""
         runner = self.runner
-        changes = {"active": self.backend.active, "speed": runner.speed, "rss": resident_bytes()}
+        changes = {"active": self.backend.active, "speed": runner.speed.value, "rss": resident_bytes()}
         self.ledger.workers.beat(runner.worker, state=runner.state, **changes)
         asked = time.monotonic()
         clock = self.ledger.clock()

@@ -11,6 +11,7 @@ from tasks.ledger.outbox import Outbox
 from tasks.ledger.results import Results
 from tasks.ledger.runs import Runs
 from tasks.ledger.scores import Scores
+from tasks.ledger.stored_answers import StoredAnswers
 from tasks.ledger.sweeper import Sweeper
 from tasks.ledger.uploads import Uploads
 from tasks.ledger.waits import Waits
@@ -39,6 +40,7 @@ class Ledger:
         self.waits = Waits(self.workers)
         self.growth = Growth(self.database)
         self.uploads = Uploads(self.database)
+        self.stored_answers = StoredAnswers(self.database)
 
     def ping(self) -> None:
         """Raises `Unavailable` when the database does not answer or has no tables."""

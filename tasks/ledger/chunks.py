@@ -13,6 +13,7 @@ from tasks.ledger.closing import STARTS, WAITING, add_counts, finish_complete_ru
 from tasks.ledger.database import Database, now
 from tasks.ledger.predecessors import ancestors_of, answers_to, waits_for_predecessor
 from tasks.ledger.records import Claim, Completion, Environment, Rendered, prompt_of
+from tasks.ledger.stored_answers import take_marks_away
 from tasks.ledger.tables import chunk, completion, environment, prompt, rendering, run, run_model
 from tasks.registry import entry_of
 from tasks.states import ChunkState, RunKind, RunState
@@ -171,16 +172,19 @@ class Chunks:
         made_with: Environment,
         last: bool = False,
         rendered: Mapping[tuple[int, int], Rendered] | None = None,
+        settled: Collection[str] = (),
     ) -> bool:
         """Store completions under a lease; False, and nothing stored, when the lease is no longer held.
 
-        ``rendered`` are prompts as the model saw them, by (idx, sample); those that are there already stay.
+        ``made_with`` is the environment of those that name none. ``rendered`` are prompts as the model saw them, by
+        (idx, sample); those that are there already stay. ``settled`` are cache keys that this chunk marked and does
+        not compute any more.
 
         It is not when the run was cancelled more than `CANCEL_GRACE` seconds ago. A completion that is there already
         stays as it is and is counted once. ``last`` ends the chunk too, as `finish` does, in the same transaction.
         """
         complete = self.database.transact(
-            lambda connection: self._write(connection, claim, completions, made_with, last, rendered or {})
+            lambda connection: self._write(connection, claim, completions, made_with, last, rendered or {}, settled)
         )
         if complete is None:
             return False
@@ -197,6 +201,7 @@ class Chunks:
         made_with: Environment,
         last: bool,
         rendered: Mapping[tuple[int, int], Rendered],
+        settled: Collection[str],
     ) -> bool | None:
         """Whether nothing of the run's model is pending any more; None when the lease is not held."""
         held = _held(claim) & may_write()
@@ -209,7 +214,10 @@ class Chunks:
         if made_with.id not in self._known:
             facts = {"id": made_with.id, "facts": dict(made_with.facts)}
             self.database.insert_new(connection, environment, [facts])
-        rows = [{name: getattr(c, name) for name in COLUMNS} | {"environment": made_with.id} for c in completions]
+        rows = [
+            {name: getattr(c, name) for name in COLUMNS} | {"environment": c.environment or made_with.id}
+            for c in completions
+        ]
         new = self.database.insert_new(connection, completion, rows, written=now())
         shown = [
             {"run": claim.run, "model": claim.model, "idx": idx, "sample": sample}
@@ -217,18 +225,25 @@ class Chunks:
             for (idx, sample), prompt in rendered.items()
         ]
         self.database.insert_new(connection, rendering, shown)
+        if not claim.fresh:
+            take_marks_away(connection, claim, None if last else settled)
         reasons = {(c.idx, c.sample): c.finish_reason for c in completions}
         outcomes = Counter(reasons[row.idx, row.sample].outcome for row in new)
         return add_counts(connection, claim.run, claim.model, outcomes)
 
     def finish(self, claim: Claim) -> bool:
         """End a chunk whose completions are all written; closes its run when it was the last. False: lease lost."""
-        ended = self.database.transact(
-            lambda connection: connection.execute(update(chunk).where(_held(claim)).values(_ENDED)).rowcount
-        )
+
+        def end(connection: Connection) -> bool:
+            ended = connection.execute(update(chunk).where(_held(claim)).values(_ENDED)).rowcount
+            if ended and not claim.fresh:
+                take_marks_away(connection, claim, None)
+            return bool(ended)
+
+        ended = self.database.transact(end)
         if ended:
             self._finish_run(claim.run)
-        return bool(ended)
+        return ended
 
     def _finish_run(self, run_id: str) -> None:
         # In a transaction after that of the last completion: of two chunks that end together one sees both counted.

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tasks.ledger.database import now
 from tasks.ledger.submission import sealed
-from tasks.ledger.tables import chunk, completion, prompt, run, run_model
+from tasks.ledger.tables import chunk, completion, in_flight, prompt, run, run_model
 from tasks.states import ChunkState, FinishReason, Outcome, RunState
 
 CANCEL_GRACE = 4.0  # seconds in which the text of a cancelled run may still be handed in
@@ -52,7 +52,8 @@ def close_chunks(connection: Connection, ids: Collection[int], state: ChunkState
         kept = (chunk.c.run, chunk.c.model, chunk.c.first_sample, chunk.c.samples)
         closed = connection.execute(
             update(chunk).where(chunk.c.id.in_(some)).values(ended).returning(chunk.c.id, *kept)
-        )
+        ).all()
+        connection.execute(delete(in_flight).where(in_flight.c.chunk.in_(some)))
         alike: dict[tuple[str, str, int, int], list[int]] = {}
         for row in closed:
             alike.setdefault((row.run, row.model, row.first_sample, row.samples), []).append(row.id)

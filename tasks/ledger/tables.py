@@ -166,8 +166,8 @@ completion = Table(
     Index(
         "completion_by_cache_key",
         "cache_key",
-        sqlite_where=text("cache_key IS NOT NULL"),
-        postgresql_where=text("cache_key IS NOT NULL"),
+        sqlite_where=text("cache_key IS NOT NULL AND origin = 'computed'"),
+        postgresql_where=text("cache_key IS NOT NULL AND origin = 'computed'"),
     ),
 )
 

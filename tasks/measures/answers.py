@@ -3,10 +3,20 @@
 from tasks.ledger.records import Completion
 from tasks.measures.grace import Answer
 from tasks.measures.latency import Phases, Times, phases_of
+from tasks.states import Origin
 
 
 def times_of(completion: Completion) -> Times:
-    """The points of time of a completion; it was created when its run was submitted."""
+    """The points of time of a completion; it was created when its run was submitted.
+
+    One that was not computed for its run has none: what it took says nothing of its model.
+    """
+    if completion.origin is not Origin.COMPUTED:
+        return Times(
+            output_tokens=completion.output_tokens,
+            characters=completion.characters,
+            outcome=completion.finish_reason.outcome,
+        )
     return Times(
         created=completion.created,
         enqueued=completion.enqueued,
@@ -37,5 +47,5 @@ def answer_of(prompt: str, category: str | None, completion: Completion) -> Answ
         category=category,
         text=completion.text,
         finish_reason=completion.finish_reason,
-        phases=completion_phases(completion),
+        phases=completion_phases(completion) if completion.origin is Origin.COMPUTED else None,
     )

@@ -40,7 +40,10 @@ RADAR_AXES = (Axis.GENERALIZATION, Axis.RELEVANCE, Axis.ARTISTRY, Axis.EFFICIENC
 
 @dataclass(frozen=True)
 class Answer:
-    """One completion with what it answers. ``sample`` counts the answers of one model to one prompt from 0."""
+    """One completion with what it answers. ``sample`` counts the answers of one model to one prompt from 0.
+
+    ``phases`` is None where the text was not computed for its run: then it has no latency.
+    """
 
     model: str
     prompt_idx: int
@@ -49,7 +52,7 @@ class Answer:
     category: str | None
     text: str
     finish_reason: FinishReason
-    phases: Phases = field(default_factory=Phases)
+    phases: Phases | None = field(default_factory=Phases)
 
 
 class StoredScore(NamedTuple):
@@ -92,13 +95,13 @@ def score_answer(answer: Answer, objectives: Objectives = CPU) -> dict[str, floa
     """Everything that is stored for one answer, by versioned metric name; 0–1 each.
 
     A metric is left out where it does not apply: all for a cancelled answer, those of the text for a failed one
-    except validity, diversity for a text too short for it, goodput for a cold start.
+    except validity, diversity for a text too short for it, goodput for a cold start or for what was not computed.
     """
     outcome = answer.finish_reason.outcome
     if outcome is Outcome.CANCELLED:
         return {}
     scores: dict[str, float] = {}
-    if not answer.phases.cold:
+    if answer.phases is not None and not answer.phases.cold:
         scores[goodput_metric(objectives)] = float(outcome is Outcome.DONE and meets(answer.phases, objectives))
     if outcome is Outcome.FAILED:
         return scores | {VALID: 0.0}

@@ -8,14 +8,15 @@ from tasks.ledger.samples import Sample
 from tasks.measures.answers import times_of
 from tasks.measures.grace import AxisScore, axes_of
 from tasks.measures.latency import LatencySummary, phases_of, summarise
+from tasks.states import Origin
 
 
 @dataclass(frozen=True)
 class Standing:
     """Axis scores and latency of models over one sample.
 
-    ``latency`` has each model with a completion; ``service`` its service times in seconds, one a completion that
-    reached its end.
+    ``latency`` has each model with a completion that was computed for its run; ``service`` its service times in
+    seconds, one a completion that reached its end. Stored and imported answers count in the scores alone.
     """
 
     scores: tuple[AxisScore, ...]
@@ -26,7 +27,8 @@ class Standing:
 def standing_of(ledger: Ledger, sample: Sample) -> Standing:
     """How the models of a sample stand. Raises `Unavailable` where the ledger is away."""
     rows = ledger.completions.sample(sample)
-    times = {name: [times_of(row) for row in rows if row.model == name] for name in sample.models}
+    computed = [row for row in rows if row.origin is Origin.COMPUTED]
+    times = {name: [times_of(row) for row in computed if row.model == name] for name in sample.models}
     service = {
         name: tuple(phases.service for time in known if (phases := phases_of(time)).service is not None)
         for name, known in times.items()

@@ -140,6 +140,8 @@ class Entry(Schema):
     registry_folder: Path = Field(default=Path(), exclude=True)
 
     identity_fields: ClassVar[tuple[str, ...]] = ("backend",)
+    # Fields that came later are a part of it where they say something: what older runs were made with stays the same.
+    later_identity_fields: ClassVar[tuple[str, ...]] = ()
 
     def text(self, kind: Literal["label", "description"], language: str) -> str:
         """Label or description in a language; a model without a label is called by its name."""
@@ -149,8 +151,12 @@ class Entry(Schema):
     @property
     def identity(self) -> str:
         """Digest of what decides which model answers, however its prompts are rendered and wherever it runs."""
-        values = {name: getattr(self, name) for name in self.identity_fields}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self._identifying, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def _identifying(self) -> dict[str, Any]:
+        later = {name: value for name in self.later_identity_fields if (value := getattr(self, name)) is not None}
+        return {name: getattr(self, name) for name in self.identity_fields} | later
 
     def effective(self, sampling: Mapping[str, Any]) -> dict[str, Any]:
         """What a completion with these settings of its run is made with, as JSON values; None is the model's own way.
@@ -158,8 +164,9 @@ class Entry(Schema):
         The seed is that of the run: each completion's own follows from it.
         """
         settings = merge(self.decoding, sampling).to_dict()
-        own = {name: getattr(self, name) for name in self.identity_fields}
-        return own | {"template": self.template, "system": self.system, "thinking": self.thinking} | settings
+        return (
+            self._identifying | {"template": self.template, "system": self.system, "thinking": self.thinking} | settings
+        )
 
     def snapshot(self) -> dict[str, Any]:
         """The entry as JSON values, as it is stored with a run; `entry_of` reads it."""
@@ -201,6 +208,7 @@ class OpenAIModel(Entry):
     """A model of a server that speaks OpenAI's interface: at ``base_url``, or started by the worker with ``serve``.
 
     ``model`` is its name there (default: the entry's own), ``key_env`` the name of the variable that holds the key,
+    ``revision`` what its owner calls the state of the model there (only with one are answers stored to be used again),
     ``price`` what a million tokens cost, ``tokenizer`` a folder or a ``tokenizer.json`` to count tokens with where the
     server tells no usage, ``private`` whether an address of a private network may be asked, ``timeout`` how many
     seconds the server may take to send a byte. In ``serve``, ``{source}``, ``{port}`` and ``{slots}`` are filled in.
@@ -211,6 +219,7 @@ class OpenAIModel(Entry):
     serve: Annotated[tuple[Line, ...], Said("must be a list of words such as ['vllm', 'serve', '{source}']")] = ()
     source: Line | None = None
     model: Line | None = None
+    revision: Line | None = None
     api: Annotated[Api, one_of(*Api)] = Api.CHAT
     key_env: Annotated[str, BeforeValidator(_key_env)] | None = None
     concurrency: Annotated[int, whole(1, MAX_SLOTS)] = 8
@@ -220,6 +229,7 @@ class OpenAIModel(Entry):
     private: Flag = False
 
     identity_fields: ClassVar[tuple[str, ...]] = ("backend", "source", "model", "api")
+    later_identity_fields: ClassVar[tuple[str, ...]] = ("revision",)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "OpenAIModel":

@@ -4,14 +4,10 @@ The folder lies in ``$XDG_CACHE_HOME/touchstone``, named for what is in the file
 """
 
 import fcntl
-import hashlib
-import json
 import logging
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -21,16 +17,16 @@ from tasks.errors import ModelError
 from tasks.registry.inspection import Inspection
 from tasks.settings import ROOT
 from tasks.states import LoadStage
+from worker.backends import contents
 from worker.backends.protocol import Report
 
 logger = logging.getLogger(__name__)
 
-PIECE_BYTES = 2**24
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "touchstone" / "gguf"
+    return contents.cache_folder() / "gguf"
 
 
 def converted(path: Path, inspection: Inspection, dtype: str, report: Report) -> Path:
@@ -79,24 +75,7 @@ def _dequantize(path: Path, folder: Path, dtype: str) -> None:
 
 def digest(path: Path, report: Report) -> str:
     """SHA-256 of a file in hexadecimal, remembered for as long as its size and time stay the same."""
-    there = path.stat()
-    seen = {"path": str(path.resolve()), "size": there.st_size, "mtime": there.st_mtime_ns}
-    note = cache_folder() / f"{hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:32]}.sha256"
-    try:
-        return note.read_text(encoding="ascii")
-    except OSError:
-        logger.info("reading %s once to know it again", path)
-    made, done = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while piece := file.read(PIECE_BYTES):
-            made.update(piece)
-            done += len(piece)
-            report(LoadStage.CONVERTING, done / max(there.st_size, 1) / 2)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=note.parent, encoding="ascii", delete=False) as own:
-        own.write(made.hexdigest())
-    Path(own.name).replace(note)
-    return made.hexdigest()
+    return contents.digest(path, lambda share: report(LoadStage.CONVERTING, share / 2))
 
 
 @contextmanager

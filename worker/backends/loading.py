@@ -26,6 +26,7 @@ from worker.backends.chat import ChatRenderer
 from worker.backends.device import choose_device, choose_dtype, device_name
 from worker.backends.failures import explain
 from worker.backends.gguf import converted
+from worker.backends.identity import Weights, find_keys, kernel_class
 from worker.backends.local import LocalBackend
 from worker.backends.loop import EngineLoop, start_where_loaded
 from worker.backends.memory import check_memory, taken
@@ -54,6 +55,7 @@ class Files:
     folder: Path
     adapter: Path | None
     memory_needed: int
+    weights: Weights
 
 
 def open_backend(entry: LocalModel, report: Report) -> LocalBackend:
@@ -112,7 +114,12 @@ def _load(entry: LocalModel, report: Report) -> tuple[LocalBackend, EngineLoop]:
         | {"engine": str(choice.kind), "engine_reason": choice.reason},
     )
     loop = EngineLoop(choice.engine)
-    return LocalBackend(loop, renderer, description), loop
+    backend = LocalBackend(loop, renderer, description)
+    facts = {"dtype": description.dtype, "engine": str(choice.kind)} | kernel_class(device, kernels)
+    if entry.deterministic:  # then its bits are the same again for as long as these are
+        facts |= {"threads": threads, "slots": entry.slots}
+    find_keys(backend, files.weights, facts, context)
+    return backend, loop
 
 
 def _prepare_files(entry: LocalModel, device: torch.device, dtype: torch.dtype, report: Report) -> Files:
@@ -122,12 +129,13 @@ def _prepare_files(entry: LocalModel, device: torch.device, dtype: torch.dtype, 
     inspection = inspect(source.folder, source.gguf_file)
     built_for = inspection.context or entry.max_context or DEFAULT_CONTEXT
     context = min(entry.max_context or built_for, built_for)
+    weights = Weights.of(entry, source, adapter)
     needed = check_memory(inspection, dtype, device, entry.slots, context)
     folder = source.folder
     if source.gguf_file is not None:
         file = source.folder / source.gguf_file
         folder = converted(file, inspection, str(dtype).removeprefix("torch."), report)
-    return Files(source, inspection, folder, adapter, needed)
+    return Files(source, inspection, folder, adapter, needed, weights)
 
 
 def _open_tokenizer(folder: Path) -> Any:

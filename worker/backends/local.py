@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 from typing import Protocol
 
 from tasks.conversation import Conversation
@@ -9,6 +10,7 @@ from tasks.errors import TouchstoneError
 from tasks.ledger.records import Rendered
 from tasks.registry import ModelEntry
 from tasks.states import FinishReason
+from worker.backends.answer_keys import LocalKeys
 from worker.backends.loop import EngineLoop
 from worker.backends.protocol import Answer, Description, Failure, Generation, Increment, Sink
 from worker.backends.thinking import ThinkingSplitter
@@ -35,10 +37,13 @@ class Renderer(Protocol):
 
 
 class LocalBackend:
-    """Implements `worker.backends.protocol.Backend` over an engine and the loop that steps it."""
+    """Implements `worker.backends.protocol.Backend` over an engine and the loop that steps it.
 
-    def __init__(self, loop: EngineLoop, renderer: Renderer, description: Description):
-        self.loop, self.renderer, self.description = loop, renderer, description
+    Without ``keys``, which may be set later, no answer has a key.
+    """
+
+    def __init__(self, loop: EngineLoop, renderer: Renderer, description: Description, keys: LocalKeys | None = None):
+        self.loop, self.renderer, self.description, self.keys = loop, renderer, description, keys
 
     @property
     def active(self) -> int:
@@ -52,9 +57,18 @@ class LocalBackend:
     def failures(self) -> int:
         return self.loop.failures
 
-    def submit(self, generation: Generation, sink: Sink) -> None:
+    def prepare(self, generation: Generation) -> Generation:
         try:
             rendered = self.renderer.render(generation.conversation, generation.entry)
+        except TouchstoneError:
+            return generation
+        keys, apart = self.keys, self.renderer.answers_apart(generation.entry)
+        key = None if keys is None else keys.of_prompt(rendered, generation.sampling, generation.sample, apart)
+        return replace(generation, rendered=rendered, answer_key=key)
+
+    def submit(self, generation: Generation, sink: Sink) -> None:
+        try:
+            rendered = generation.rendered or self.renderer.render(generation.conversation, generation.entry)
         except TouchstoneError as error:
             sink(Answer(generation.id, "", FinishReason.ERROR, error=error.message))
             return

@@ -10,6 +10,8 @@ from tasks.registry import ModelEntry
 from tasks.sampling import Sampling
 from tasks.states import FinishReason, LoadStage
 
+LATE = "The deadline passed before the completion ended; allow more time or fewer tokens."
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -17,6 +19,9 @@ class Generation:
 
     A lower ``priority`` goes first. ``deadline`` is a point of `time.monotonic` after which it ends with what it has.
     One that nobody watches needs no ``streams``: then only its answer is told.
+
+    `Backend.prepare` fills in ``rendered``, the prompt as the model will see it, and ``answer_key``, the key of its
+    answer among the stored ones, which ``sample`` is a part of.
     """
 
     id: str
@@ -26,6 +31,9 @@ class Generation:
     priority: int = 0
     deadline: float | None = None
     streams: bool = True
+    sample: int = 0
+    rendered: Rendered | None = None
+    answer_key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,13 @@ class Backend(Protocol):
 
     @property
     def failures(self) -> int: ...
+
+    def prepare(self, generation: Generation) -> Generation:
+        """The same generation, rendered where the backend renders, with the key of its answer.
+
+        It has none where it is not certain that the answer would be the same again, or where the prompt is impossible,
+        which `submit` then tells.
+        """
 
     def submit(self, generation: Generation, sink: Sink) -> None:
         """Take a generation in. It ends in exactly one `Answer` or `Failure`; ``sink`` must not block."""

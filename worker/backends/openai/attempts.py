@@ -27,7 +27,6 @@ FIRST_WAIT = 1.0  # seconds before the second try, doubled for each that follows
 LONGEST_WAIT = 30.0
 LONGEST_ANNOUNCED = 600.0  # that a server may ask for
 JITTER = 0.5  # share of a wait that is left to chance
-LATE = "The deadline passed before the completion ended; allow more time or fewer tokens."
 
 
 @dataclass

@@ -5,12 +5,14 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+from tasks.errors import InvalidInput
 from tasks.states import FinishReason
-from worker.backends.openai.attempts import LATE, Attempts, Server
+from worker.backends.answer_keys import AnswerKeys
+from worker.backends.openai.attempts import Attempts, Server
 from worker.backends.openai.environment import environment_of
 from worker.backends.openai.loop_thread import LoopThread
 from worker.backends.openai.slots import PrioritySlots
-from worker.backends.protocol import Answer, Description, Failure, Generation, Sink
+from worker.backends.protocol import LATE, Answer, Description, Failure, Generation, Sink
 
 logger = logging.getLogger(__name__)
 
@@ -19,11 +21,14 @@ CLOSED = "The backend is closed."
 
 
 class OpenAIBackend:
-    """Implements `worker.backends.protocol.Backend`; at most ``description.slots`` requests run at once."""
+    """Implements `worker.backends.protocol.Backend`; at most ``description.slots`` requests run at once.
 
-    def __init__(self, server: Server, description: Description, loop: LoopThread):
+    Without ``keys`` no answer has a key.
+    """
+
+    def __init__(self, server: Server, description: Description, loop: LoopThread, keys: AnswerKeys | None = None):
         """Called in ``loop``."""
-        self.server, self.description = server, description
+        self.server, self.description, self.keys = server, description, keys
         self._loop = loop
         self._facts: dict[str, Any] = dict(description.environment.facts)
         self._slots = PrioritySlots(description.slots)
@@ -44,6 +49,19 @@ class OpenAIBackend:
     def failures(self) -> int:
         """Deaths of a served process since it last made a token; what a server elsewhere does is no failure of ours."""
         return self.server.process.deaths if self.server.process is not None else 0
+
+    def prepare(self, generation: Generation) -> Generation:
+        if self.keys is None:
+            return generation
+        sampling = (
+            replace(generation.sampling, seed=0) if generation.sampling.temperature == 0.0 else generation.sampling
+        )
+        try:
+            asked = self.server.parameters.asked(replace(generation, sampling=sampling))
+        except InvalidInput:
+            return generation
+        key = self.keys.key(sampling, generation.sample, b"", asked=asked)
+        return replace(generation, answer_key=key)
 
     def submit(self, generation: Generation, sink: Sink) -> None:
         self._open[generation.id] = sink

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from tasks.errors import ModelError
 from tasks.registry import OpenAIModel
 from tasks.states import LoadStage
+from worker.backends.answer_keys import AnswerKeys
 from worker.backends.openai.attempts import Server
 from worker.backends.openai.backend import OpenAIBackend
 from worker.backends.openai.client import Client
@@ -57,7 +58,8 @@ async def _open(entry: OpenAIModel, report: Report, loop: LoopThread) -> OpenAIB
         found = await inspect(client, entry)
         parameters = Parameters(found.model(entry), entry.api, found.dialect)
         server = Server(client, parameters, liveness, counter, process)
-        return OpenAIBackend(server, _description(entry, found, parameters.model, started), loop)
+        description = _description(entry, found, parameters.model, started)
+        return OpenAIBackend(server, description, loop, _keys(entry, found, parameters.model))
     except BaseException:
         if process is not None:
             await process.close()
@@ -86,6 +88,23 @@ def _served(entry: OpenAIModel, client: Client, liveness: Liveness) -> ServedPro
         client.base_url = f"{url}/v1"
 
     return ServedProcess(entry, Watchers(moved, lambda: is_healthy(client), liveness.sign, client.hide))
+
+
+def _keys(entry: OpenAIModel, found: Inspection, model: str) -> AnswerKeys | None:
+    """Only the owner of an entry can say that a server's model is still the same."""
+    if entry.revision is None:
+        return None
+    facts = {
+        "backend": entry.backend.value,
+        "model": model,
+        "revision": entry.revision,
+        "source": entry.source,
+        "api": entry.api.value,
+        "serve": entry.serve,
+        "server_version": found.version,
+        "dialect": found.dialect,
+    }
+    return AnswerKeys(facts)
 
 
 def _description(entry: OpenAIModel, found: Inspection, model: str, started: float) -> Description:

@@ -36,6 +36,7 @@ UNKNOWN = re.compile(
     r"additional propert|does not support|invalid param|未知|不支持",
     re.IGNORECASE,
 )
+FIRST_LIMIT = "max_tokens"
 NEW_LIMIT = re.compile(r"use\W+max_completion_tokens", re.IGNORECASE)
 NO_SYSTEM = (
     "This conversation has a system message, and api = 'completions' sends plain text that has no place for it. Put it "
@@ -49,7 +50,7 @@ class Parameters:
     def __init__(self, model: str, api: Api, dialect: str):
         self.model, self.api, self.dialect = model, api, dialect
         self.refused: set[str] = set()
-        self._limit = "max_tokens"
+        self._limit = FIRST_LIMIT
 
     @property
     def path(self) -> str:
@@ -57,16 +58,21 @@ class Parameters:
 
     def body(self, generation: Generation) -> dict[str, Any]:
         """Raises `InvalidInput` for a conversation or a setting that the interface has no way to say."""
+        asked = self.asked(generation)
+        asked[self._limit] = asked.pop(FIRST_LIMIT)
+        return {name: value for name, value in asked.items() if name not in self.refused}
+
+    def asked(self, generation: Generation) -> dict[str, Any]:
+        """The body for a server that knows every setting, the same whatever was refused so far. Raises the same."""
         if generation.sampling.no_repeat_ngram:
             raise InvalidInput("no_repeat_ngram cannot be asked of a server; set it to 0 for this model.")
-        asked = self._prompt(generation) | self._settings(generation)
-        return {name: value for name, value in asked.items() if name not in self.refused}
+        return self._prompt(generation) | self._settings(generation)
 
     def refuse(self, body: Mapping[str, Any], said: str) -> list[str]:
         """Learn from an error which of the settings sent in ``body`` the server does not know; returns their names."""
-        if self._limit in body and self._limit == "max_tokens" and NEW_LIMIT.search(said):
+        if self._limit in body and self._limit == FIRST_LIMIT and NEW_LIMIT.search(said):
             self._limit = "max_completion_tokens"
-            return ["max_tokens"]
+            return [FIRST_LIMIT]
         if not UNKNOWN.search(said):
             return []
         names = [name for name in OPTIONAL if name in body and re.search(rf"\b{name}\b", said)]
@@ -95,7 +101,7 @@ class Parameters:
             "model": self.model,
             "stream": True,
             "stream_options": {"include_usage": True},
-            self._limit: sampling.max_new_tokens,
+            FIRST_LIMIT: sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": sampling.seed % SEEDS,

@@ -44,7 +44,7 @@ def upgrade() -> None:
     op.execute("UPDATE chunk SET samples = (SELECT run.samples FROM run WHERE run.id = chunk.run)")
     for name, (table, indexed) in INDEXES.items():
         op.create_index(name, table, [indexed])
-    known = sa.text("cache_key IS NOT NULL")
+    known = sa.text("cache_key IS NOT NULL AND origin = 'computed'")
     op.create_index("completion_by_cache_key", "completion", ["cache_key"], sqlite_where=known, postgresql_where=known)
     _create_tables()
 
