@@ -10,6 +10,7 @@ from tasks.ledger.growth import Growth
 from tasks.ledger.outbox import Outbox
 from tasks.ledger.runs import Runs
 from tasks.ledger.scores import Scores
+from tasks.ledger.speeds import Speeds
 from tasks.ledger.sweeper import Sweeper
 from tasks.ledger.uploads import Uploads
 from tasks.ledger.waits import Waits
@@ -37,6 +38,7 @@ class Ledger:
         self.waits = Waits(self.workers)
         self.growth = Growth(self.database)
         self.uploads = Uploads(self.database)
+        self.speeds = Speeds(self.database)
 
     def ping(self) -> None:
         """Raises `Unavailable` when the database does not answer or has no tables."""
