@@ -4,22 +4,17 @@ import http.client
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from click.testing import CliRunner
 from flask import Flask
 from sqlalchemy import func, select
 from werkzeug.serving import make_server
 
-from tasks.__main__ import main
-from tasks.commands import client as remote
 from tasks.ledger import Ledger
 from tasks.ledger.submission import PIECE
 from tasks.ledger.tables import chunk, prompt, run
 from tasks.settings import Settings
-from tasks.states import RunKind
 from web import create_app
 from web.app import MAX_FILE_BYTES
 
@@ -42,45 +37,6 @@ def url(app: Flask) -> Iterator[str]:
 def rows(ledger: Ledger) -> int:
     with ledger.database.read() as connection:
         return sum(connection.execute(select(func.count()).select_from(t)).scalar_one() for t in (run, prompt, chunk))
-
-
-@pytest.fixture
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no worker here: what follows the submission would never end."""
-    monkeypatch.setattr(remote, "_follow", lambda url: None)
-
-
-@pytest.mark.usefixtures("no_waiting")
-def test_the_command_line_streams_a_file(url: str, ledger: Ledger, tmp_path: Path) -> None:
-    number = 2 * PIECE + 1
-    file = tmp_path / "诗.txt"
-    file.write_text("".join(f"写一首诗，第{i}首\n" for i in range(number)), encoding="utf-8")
-    done = CliRunner().invoke(main, ["run", str(file), "--url", url, "--models", "poet-small", "--samples", "2"])
-    assert done.exit_code == 0, done.output
-    stored = ledger.runs.newest()[0]
-    assert stored.id in done.output
-    assert (stored.prompts, stored.title, stored.kind, stored.samples) == (number, "诗.txt", RunKind.BULK, 2)
-    assert list(stored.models) == ["poet-small"] and stored.counts.total == 2 * number
-    assert ledger.runs.prompts(stored.id, number - 1)[0].text == f"写一首诗，第{number - 1}首"
-
-
-@pytest.mark.parametrize(
-    ("content", "options", "problem"),
-    [
-        (b"ok\nb\x00d\n", [], "bad.txt, line 2: the prompt contains a NUL"),
-        ("好\n".encode() + "好".encode("gbk"), [], "bad.txt, line 2: not UTF-8"),
-        (b"", [], "bad.txt holds no prompt"),
-        (b"x\n" * 300_000, ["--models", "nobody"], "There is no model 'nobody'"),
-    ],
-)
-def test_the_command_line_says_what_is_wrong_and_sends_nothing(
-    url: str, ledger: Ledger, tmp_path: Path, content: bytes, options: list[str], problem: str
-) -> None:
-    file = tmp_path / "bad.txt"
-    file.write_bytes(content)
-    done = CliRunner().invoke(main, ["run", str(file), "--url", url, *options])
-    assert done.exit_code != 0 and problem in done.output and len(done.output.splitlines()) == 1
-    assert rows(ledger) == 0
 
 
 def test_an_error_far_into_a_file_leaves_nothing(app: Flask, ledger: Ledger) -> None:
