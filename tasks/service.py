@@ -11,6 +11,8 @@ from tasks.errors import InvalidInput
 from tasks.files.uploads import UploadStore
 from tasks.ledger import Ledger
 from tasks.ledger.records import NewRun, Run, Wait
+from tasks.measures.estimate import Estimate
+from tasks.measures.estimator import Estimator, new_run
 from tasks.queue.celery import make_app
 from tasks.queue.dispatch import Dispatcher, DispatchThread
 from tasks.queue.live import Live
@@ -35,6 +37,7 @@ class Service:
         self.uploads = UploadStore(self.ledger, settings.data / "uploads")
         self.live = Live(settings.redis_url)
         self.dispatching = DispatchThread(Dispatcher(make_app(settings), self.ledger, settings))
+        self._estimator = Estimator(self.ledger, self.registry)
 
     def submit(
         self,
@@ -159,3 +162,28 @@ class Service:
             return bool(self.live.client.ping())
         except RedisError:
             return False
+
+    def estimate(
+        self,
+        *,
+        prompts: int,
+        lengths: Mapping[int, int],
+        models: list[str] | None,
+        sampling: Mapping[str, Any],
+        owner: str,
+        samples: int = 1,
+        kind: RunKind | None = None,
+    ) -> Estimate:
+        """How long a run of so many ``prompts`` would take if it were submitted now.
+
+        ``lengths`` are the numbers of prompts by their characters, as a preview gives them. Raises `InvalidInput` and
+        `NotFound` (a model).
+        """
+        names = self.registry.choose(models)
+        lane = kind or (RunKind.ARENA if prompts <= ARENA_PROMPTS else RunKind.BULK)
+        settings = check_settings(sampling)
+        return self._estimator.before(names, lengths, prompts, samples, settings, new_run(owner, lane))
+
+    def remaining(self, run: Run) -> Estimate:
+        """How long what is pending of a run still takes."""
+        return self._estimator.remaining(run)

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from tasks.errors import TouchstoneError, Unavailable
+from tasks.errors import ConfigurationError, ModelError, TouchstoneError, Unavailable
 from tasks.host.supervisor import EXIT_CANNOT_START, EXIT_TRY_AGAIN
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+EXIT_REFUSED = 1  # what was asked for cannot be done as it was asked for
 
 
 class Commands(click.Group):
@@ -20,7 +21,13 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except TouchstoneError as error:
             click.echo(f"touchstone: {error.message}", err=True)
-            sys.exit(EXIT_TRY_AGAIN if isinstance(error, Unavailable) else EXIT_CANNOT_START)
+            sys.exit(_exit_code(error))
+
+
+def _exit_code(error: TouchstoneError) -> int:
+    if isinstance(error, Unavailable):
+        return EXIT_TRY_AGAIN
+    return EXIT_CANNOT_START if isinstance(error, ConfigurationError | ModelError) else EXIT_REFUSED
 
 
 @click.group(cls=Commands)

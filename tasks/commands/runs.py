@@ -1,62 +1,125 @@
-"""Commands that submit a run and act on one, through the API of a running Touchstone."""
+"""Commands that submit a run, follow it and act on it, through the API of a running Touchstone."""
 
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from tasks.commands import client
-from tasks.commands.group import DEFAULT_URL, main
-from tasks.run_schema import MAX_PRIORITY, MAX_SAMPLES
-from tasks.states import RunAction
+from tasks.commands.exporting import check_place, download, format_of
+from tasks.commands.following import exit_code, follow, tell_outcome
+from tasks.commands.group import main
+from tasks.commands.handing_in import hand_in, refuse_problems, tell
+from tasks.commands.http import Api, run_path
+from tasks.commands.options import names, of_reading, of_run, of_server, reading_of, settings
+from tasks.commands.words import model_words, span
+from tasks.errors import InvalidInput
+from tasks.run_schema import MAX_DEADLINE, MAX_PRIORITY, MAX_SAMPLES
+from tasks.states import RunAction, RunState
+
+MAX_LISTED = 1000
+STATES = [str(state) for state in RunState if state is not RunState.DELETED]
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @main.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--models", default="", help="Names, separated by commas [all].")
+@click.argument("file", type=FILE)
+@of_server
+@of_reading
+@click.option("--models", callback=names, help="Names, separated by commas [all].")
 @click.option("--samples", default=1, show_default=True, type=click.IntRange(1, MAX_SAMPLES))
-@click.option("--url", default=DEFAULT_URL, show_default=True, envvar="TOUCHSTONE_URL")
-def run(file: Path, models: str, samples: int, url: str) -> None:
-    """Put the prompts of FILE to the models, with a progress bar.
+@click.option(
+    "--set",
+    "sampling",
+    multiple=True,
+    callback=settings,
+    metavar="NAME=VALUE",
+    help="A decoding setting, such as temperature=0.2. May be given several times.",
+)
+@click.option("--deadline", type=click.FloatRange(0, MAX_DEADLINE, min_open=True), help="Seconds for one completion.")
+@click.option("--fresh", is_flag=True, help="Take no stored answers.")
+@click.option("--name", "set_name", help="A name for this set of prompts.")
+@click.option("--title", help="The title of the run [name of FILE].")
+@click.option("--yes", is_flag=True, help="Do not ask before the run is queued.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the results to this file in the end.")
+@click.option("--out-format", help="The format of that file [by its ending].")
+def run(file: Path, url: str, yes: bool, out: Path | None, out_format: str | None, **given: Any) -> None:
+    """Put the prompts of FILE to the models, show how far they are, then a table.
 
-    FILE holds a prompt a line, blocks between lines of ---, or JSON objects, one a line, with conversations as the API
-    takes them.
+    Ends with 0 when all is done, 3 when some completions failed, 1 when FILE cannot be taken.
     """
-    client.run_file(url, file, [name for name in models.split(",") if name], samples)
+    format_ = None
+    if out:
+        format_ = format_of(out, out_format)
+        check_place(out)
+    api, reading = Api(url), reading_of(given)
+    upload = hand_in(api, file, reading)
+    preview = upload["preview"]
+    tell(preview, file.name)
+    refuse_problems(preview, file.name, "leave_out" in reading)
+    asked = {name: given[name] for name in ("models", "samples", "sampling") if given[name]}
+    _tell_estimate(api, preview, asked)
+    if not yes and sys.stdin.isatty() and not click.confirm("Queue it?", default=True):
+        raise InvalidInput("Nothing was queued.")
+    options = {name: given[name] for name in ("deadline", "fresh", "set_name") if given[name]}
+    body = asked | options | {"upload": upload["id"], "reading": reading, "title": given["title"] or file.name}
+    made = api.post("runs", body)
+    click.echo(f"{api.base}{made['url']}")
+    _watch(api, made["id"], out, format_)
 
 
-def of_run(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the argument and the option of a command that acts on one run."""
-    url = click.option("--url", default=DEFAULT_URL, show_default=True, envvar="TOUCHSTONE_URL")
-    return click.argument("run_id", metavar="RUN")(url(command))
+@main.command("follow")
+@of_run
+def follow_command(run_id: str, url: str) -> None:
+    """Show how far RUN is until it has ended, then a table."""
+    _watch(Api(url), run_id, None, None)
+
+
+@main.command("runs")
+@of_server
+@click.option("--search", help="Words of the title.")
+@click.option("--state", type=click.Choice(STATES))
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, MAX_LISTED))
+@click.option("--after", help="What the list before named as the following page.")
+def list_runs(url: str, **query: Any) -> None:
+    """List the runs, newest first."""
+    found = Api(url).get("runs", **query)
+    for each in found["runs"]:
+        counts, created = each["counts"], time.strftime("%Y-%m-%d %H:%M", time.localtime(each["created"]))
+        done = f"{counts['done']}/{counts['total']}"
+        click.echo(f"{each['id']}  {created}  {each['state']:9} {done:>15}  {_names(each['models'])}  {each['title']}")
+    if found["next"]:
+        click.echo(f"more: --after {found['next']}", err=True)
 
 
 @main.command()
 @of_run
 def pause(run_id: str, url: str) -> None:
     """Start nothing more of RUN; what has begun is done to its end."""
-    client.act(url, run_id, RunAction.PAUSE)
+    _act(url, run_id, RunAction.PAUSE)
 
 
 @main.command()
 @of_run
 def resume(run_id: str, url: str) -> None:
     """Let RUN, which is paused, go on."""
-    client.act(url, run_id, RunAction.RESUME)
+    _act(url, run_id, RunAction.RESUME)
 
 
 @main.command()
 @of_run
 def cancel(run_id: str, url: str) -> None:
     """End RUN; partial text is kept."""
-    client.act(url, run_id, RunAction.CANCEL)
+    _act(url, run_id, RunAction.CANCEL)
 
 
 @main.command()
 @of_run
 def retry(run_id: str, url: str) -> None:
     """Do again what failed of RUN."""
-    client.act(url, run_id, RunAction.RETRY)
+    _act(url, run_id, RunAction.RETRY)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
@@ -64,11 +127,42 @@ def retry(run_id: str, url: str) -> None:
 @click.argument("priority", type=click.IntRange(-MAX_PRIORITY, MAX_PRIORITY))
 def priority(run_id: str, priority: int, url: str) -> None:
     """Let RUN go before (above 0) or after (below 0) others of its kind."""
-    client.prioritise(url, run_id, priority)
+    say_state(Api(url).post(run_path(run_id, "priority"), {"priority": priority}))
 
 
 @main.command()
 @of_run
 def delete(run_id: str, url: str) -> None:
     """Delete RUN with all its answers and scores."""
-    client.delete(url, run_id)
+    Api(url).delete(run_path(run_id))
+    click.echo(f"run {run_id} is deleted")
+
+
+def say_state(state: Mapping[str, Any]) -> None:
+    """Say what has become of a run."""
+    counts = ", ".join(f"{number} {name}" for name, number in state["counts"].items())
+    click.echo(f"run {state['id']} is {state['state']}, priority {state['priority']}: {counts}")
+
+
+def _act(url: str, run_id: str, action: RunAction) -> None:
+    say_state(Api(url).post(run_path(run_id, action), {}))
+
+
+def _watch(api: Api, run_id: str, out: Path | None, format_: str | None) -> None:
+    state = follow(api, run_id)
+    tell_outcome(api, state)
+    if out and format_:
+        download(api, run_id, format_, [], str(out))
+    sys.exit(exit_code(state))
+
+
+def _tell_estimate(api: Api, preview: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    lengths = preview.get("lengths") or {}
+    estimate = api.post("estimate", {**asked, "prompts": preview["prompts"], "lengths": lengths})
+    click.echo(f"it will take {span(estimate['low'], estimate['high'])}")
+    for model in estimate["models"]:
+        click.echo(f"  {model_words(model)}")
+
+
+def _names(models: Sequence[Any]) -> str:
+    return ", ".join(model if isinstance(model, str) else model["name"] for model in models)

@@ -11,6 +11,7 @@ from tasks.ledger.outbox import Outbox
 from tasks.ledger.results import Results
 from tasks.ledger.runs import Runs
 from tasks.ledger.scores import Scores
+from tasks.ledger.speeds import Speeds
 from tasks.ledger.stored_answers import StoredAnswers
 from tasks.ledger.sweeper import Sweeper
 from tasks.ledger.uploads import Uploads
@@ -41,6 +42,7 @@ class Ledger:
         self.growth = Growth(self.database)
         self.uploads = Uploads(self.database)
         self.stored_answers = StoredAnswers(self.database)
+        self.speeds = Speeds(self.database)
 
     def ping(self) -> None:
         """Raises `Unavailable` when the database does not answer or has no tables."""

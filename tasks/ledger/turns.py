@@ -4,6 +4,8 @@ import heapq
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from tasks.states import RunKind
+
 
 @dataclass(frozen=True)
 class Waiting:
@@ -47,3 +49,37 @@ def share(waiting: Collection[Waiting], places: int) -> list[str]:
         heapq.heappush(queues[owner], (turn, came, run))
         heapq.heappush(owners, (turn, queues[owner][0][1], owner))
     return given
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A run with so many completions that a model has still to compute."""
+
+    run: str
+    owner: str
+    kind: RunKind
+    priority: int
+    completions: int
+
+
+def ahead(queued: Collection[Queued], mine: Queued) -> int:
+    """How many completions of other runs a model computes before it has done all of ``mine``.
+
+    Arena runs and those of a higher priority come first whole. Beside it, each owner gets as much as its own, and of
+    its own owner's runs each gets as much as it, as long as they have something: that is what `share` comes to.
+    """
+    others = [one for one in queued if one.run != mine.run]
+    rank = _rank(mine)
+    first = sum(one.completions for one in others if _rank(one) > rank)
+    beside = [one for one in others if _rank(one) == rank]
+    siblings = sum(min(one.completions, mine.completions) for one in beside if one.owner == mine.owner)
+    owners: dict[str, int] = {}
+    for one in beside:
+        if one.owner != mine.owner:
+            owners[one.owner] = owners.get(one.owner, 0) + one.completions
+    turns = mine.completions + siblings
+    return first + siblings + sum(min(number, turns) for number in owners.values())
+
+
+def _rank(one: Queued) -> tuple[bool, int]:
+    return one.kind is RunKind.ARENA, one.priority
