@@ -24,7 +24,8 @@ BOUNDS = {
 }
 
 
-def _stops(value: Any) -> Any:
+def stops(value: Any) -> Any:
+    """One text or a list of them, as a tuple. Raises `ValueError` for anything else."""
     texts = (value,) if isinstance(value, str) else value
     if not isinstance(texts, list | tuple) or len(texts) > MAX_STOPS:
         raise ValueError(value)
@@ -45,7 +46,7 @@ class SamplingSettings(Schema):
     repetition_penalty: Annotated[float, BOUNDS["repetition_penalty"]] | None = None
     no_repeat_ngram: Annotated[int, BOUNDS["no_repeat_ngram"]] | None = None
     seed: Annotated[int, BOUNDS["seed"]] | None = None
-    stop: Annotated[tuple[StopString, ...], BeforeValidator(_stops), STOPS] | None = None
+    stop: Annotated[tuple[StopString, ...], BeforeValidator(stops), STOPS] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Reque
 from tasks.errors import TouchstoneError
 from tasks.service import Service
 from tasks.settings import Settings
-from web import api, health, language, security
+from web import api, health, language, openai, security
 from web.figures import Figures
 from web.pages import arena, batches, benchmark, files, growth, models, report, run
 from web.radar import radar_plot
@@ -40,8 +40,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.before_request(security.prepare)  # before the CSRF check, whose error page needs it too
     app.before_request(_refuse_nul)
     csrf = CSRFProtect(app)
-    csrf.exempt(api.blueprint)
-    for blueprint in (api.blueprint, health.blueprint, language.blueprint, *(page.blueprint for page in PAGES)):
+    interfaces = (api.blueprint, openai.blueprint)
+    for blueprint in interfaces:
+        csrf.exempt(blueprint)
+    for blueprint in (*interfaces, health.blueprint, language.blueprint, *(page.blueprint for page in PAGES)):
         app.register_blueprint(blueprint)
     app.context_processor(language.template_values)
     app.after_request(security.add_headers)
@@ -74,7 +76,9 @@ def _say_when(response: Response) -> Response:
 
 
 def _show_error(error: Any) -> ResponseReturnValue:
-    """Errors in the form that was asked for: JSON under /api, else a page that says what to do."""
+    """Errors in the form that was asked for: JSON under /api and /v1, else a page that says what to do."""
+    if openai.errors.is_asked():
+        return openai.errors.shown(error)
     if isinstance(error, TouchstoneError):
         code, status, message, field = error.code, error.status, error.message, error.field
     else:

@@ -12,6 +12,7 @@ from tasks.errors import InvalidInput
 from tasks.schema import LONE_SURROGATE, validated
 
 S = TypeVar("S", bound=BaseModel)
+EXAMPLE = '{"prompts": ["写一首关于春天的诗"]}'
 SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -22,12 +23,14 @@ class UnsupportedType(InvalidInput):
     code = "unsupported_media_type"
 
 
-def body(schema: type[S], required: bool = True) -> S:
+def body(schema: type[S], required: bool = True, example: str = EXAMPLE) -> S:
     """The JSON object that was sent; one that is not ``required`` may be left out, its content type may not.
+
+    Errors show the ``example`` to whoever sent none.
 
     Raises `InvalidInput` that names the wrong field, `UnsupportedType`, and `BadRequest` for what is no JSON.
     """
-    return validated(schema, _json_object(required))
+    return validated(schema, _json_object(required, example))
 
 
 def query(schema: type[S]) -> S:
@@ -37,17 +40,17 @@ def query(schema: type[S]) -> S:
     return validated(schema, given)
 
 
-def _json_object(required: bool) -> Mapping[str, Any]:
+def _json_object(required: bool, example: str) -> Mapping[str, Any]:
     if not request.is_json:
         raise UnsupportedType("Send JSON, with the header Content-Type: application/json.")
     try:
         found = request.get_json() if required or request.content_length else {}
     except BadRequest:
-        raise BadRequest('The body is not valid JSON; send an object such as {"prompts": ["…"]}, in UTF-8.') from None
+        raise BadRequest(f"The body is not valid JSON; send an object such as {example}, in UTF-8.") from None
     except RecursionError:
         raise InvalidInput("The body is nested too deeply; send one flat JSON object.") from None
     if not isinstance(found, dict):
-        raise InvalidInput('The body must be a JSON object such as {"prompts": ["写一首关于春天的诗"]}.')
+        raise InvalidInput(f"The body must be a JSON object such as {example}.")
     if SURROGATE_ESCAPE.search(request.get_data()):
         _refuse_half_characters(found)
     return found

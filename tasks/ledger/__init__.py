@@ -2,6 +2,7 @@
 
 from sqlalchemy import select, text
 
+from tasks.ledger.batches import Batches
 from tasks.ledger.chunks import MAX_ATTEMPTS, Chunks, Lease
 from tasks.ledger.completions import Completions
 from tasks.ledger.control import Control
@@ -43,6 +44,7 @@ class Ledger:
         self.uploads = Uploads(self.database)
         self.stored_answers = StoredAnswers(self.database)
         self.speeds = Speeds(self.database)
+        self.batches = Batches(self.database, self.runs, self.control)
 
     def ping(self) -> None:
         """Raises `Unavailable` when the database does not answer or has no tables."""

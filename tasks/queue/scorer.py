@@ -51,3 +51,4 @@ class Scorer:
         self._seen = unscored
         if discarded := self.ledger.runs.discard_abandoned():
             logger.warning("%d runs were never handed in to their end; what there was of them is gone", discarded)
+        self.ledger.batches.settle()
