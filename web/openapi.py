@@ -86,11 +86,22 @@ def _reference(schema: type[BaseModel]) -> dict[str, str]:
 
 def _query(schema: type[BaseModel]) -> list[dict[str, Any]]:
     made = schema.model_json_schema()
-    required = made.get("required", ())
+    required, parts = made.get("required", ()), made.get("$defs", {})
     return [
-        {"name": name, "in": "query", "required": name in required, "schema": value}
+        {"name": name, "in": "query", "required": name in required, "schema": _whole(value, parts)}
         for name, value in made["properties"].items()
     ]
+
+
+def _whole(value: Any, parts: dict[str, Any]) -> Any:
+    """A schema with what it refers to in its place."""
+    if isinstance(value, list):
+        return [_whole(item, parts) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "$ref" in value:
+        return _whole(parts[value["$ref"].rpartition("/")[2]], parts)
+    return {key: _whole(item, parts) for key, item in value.items()}
 
 
 def _names(path: str) -> list[str]:

@@ -8,14 +8,15 @@ from tasks.errors import TouchstoneError
 from tasks.files.read.reading import Preview
 from tasks.ledger import records
 from tasks.measures.answers import completion_phases
+from tasks.measures.estimate import Estimate
 from tasks.states import LoadStage
 from web.language import TEXTS
 from web.schema import answers
 from web.schema.states import ShownWorkerState
 
 
-def run(row: records.Run, waits: Mapping[str, records.Wait]) -> answers.Run:
-    """A run; ``waits`` says of each model with something pending why nothing of it gets done now."""
+def run(row: records.Run, waits: Mapping[str, records.Wait], left: Estimate | None) -> answers.Run:
+    """A run; ``waits`` says of each model with something pending why nothing of it gets done now, ``left`` how long it takes."""
     return answers.Run(
         id=row.id,
         state=row.state,
@@ -33,8 +34,23 @@ def run(row: records.Run, waits: Mapping[str, records.Wait]) -> answers.Run:
         batch=row.batch,
         sampling=dict(row.sampling),
         counts=_counts(row.counts),
+        estimate=estimate(left) if left else None,
         models=[_run_model(row, name, waits.get(name)) for name in row.models],
     )
+
+
+def estimate(found: Estimate) -> answers.Estimate:
+    """How long a run takes."""
+    models = [
+        answers.ModelEstimate(name=name, **asdict(one) | {"reason": one.reason.words if one.reason else None})
+        for name, one in found.models.items()
+    ]
+    return answers.Estimate(low=found.low, high=found.high, models=models)
+
+
+def prompt_set(row: records.PromptSet) -> answers.PromptSet:
+    """A set of prompts that has a name."""
+    return answers.PromptSet(digest=row.digest, name=row.name, prompts=row.prompts, runs=row.runs)
 
 
 def summary(row: records.Run) -> answers.RunSummary:

@@ -14,10 +14,15 @@ SHOWN_PROMPTS = 3
 
 
 def hand_in(api: Api, file: Path, reading: Mapping[str, Any]) -> dict[str, Any]:
-    """Upload a file of prompts; returns the upload with its preview, read as ``reading`` says."""
+    """Upload a file of prompts; returns the upload with its preview, read as ``reading`` says.
+
+    Raises `InvalidInput` for a file that cannot be read at all.
+    """
     upload: dict[str, Any] = api.send("uploads", file, name=file.name)
     if reading:
-        upload["preview"] = api.post(f"uploads/{upload['id']}/preview", reading)
+        upload = api.post(f"uploads/{upload['id']}/preview", reading)
+    if upload["preview"] is None:
+        raise InvalidInput(f"{upload['problem']['message']} Nothing was queued.")
     return upload
 
 

@@ -38,6 +38,22 @@ class Scores:
             rows = connection.execute(query).mappings()
             return [(row["prompt_text"], row["category"], completion_of(row)) for row in rows]
 
+    def of_completions(self, rows: Sequence[Completion]) -> list[ScoreRow]:
+        """The scores of these completions of one run, in their order; those without any are there, too."""
+        if not rows:
+            return []
+        numbers = [row.idx for row in rows]
+        here = (score.c.run == rows[0].run) & score.c.model.in_({row.model for row in rows})
+        query = select(score).where(here, score.c.idx.between(min(numbers), max(numbers)))
+        found: dict[tuple[str, int, int], dict[str, float]] = {}
+        with self.database.read() as connection:
+            for row in connection.execute(query):
+                found.setdefault((row.model, row.idx, row.sample), {})[row.metric] = row.value
+        return [
+            ScoreRow(row.run, row.model, row.idx, row.sample, found.get((row.model, row.idx, row.sample), {}))
+            for row in rows
+        ]
+
     def unscored(self, limit: int = 100) -> list[int]:
         """Ended chunks whose completions have no scores yet, oldest first."""
         ended = [ChunkState.DONE, ChunkState.FAILED, ChunkState.CANCELLED]

@@ -27,7 +27,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
         rows = [completion(number) for number in (1, 2, 9)] + [completion(50, origin="cached")]
         server.answers = {
             "POST /api/uploads": {"id": "u1", "name": "f.csv", "bytes": 3, "preview": PREVIEW},
-            "POST /api/uploads/u1/preview": PREVIEW,
+            "POST /api/uploads/u1/preview": {"id": "u1", "preview": PREVIEW},
             "POST /api/estimate": ESTIMATE,
             "POST /api/runs": Reply({"id": "r1", "url": "/runs/r1"}, 202),
             "GET /api/runs/r1": [run_state("running", 2, estimate={"low": 30.0, "high": 60.0}), DONE],
@@ -89,7 +89,7 @@ def test_problems_are_all_told_and_queue_nothing_unless_they_are_left_out(api: A
     problem = {"line": 7, "reason": "The prompt is empty.", "remedy": "Write something."}
     preview = PREVIEW | {"problem_count": 3, "problems": [problem, problem | {"line": 9}]}
     api.answers["POST /api/uploads"] = {"id": "u1", "preview": preview}
-    api.answers["POST /api/uploads/u1/preview"] = preview
+    api.answers["POST /api/uploads/u1/preview"] = {"id": "u1", "preview": preview}
     refused = run(api, "run", file)
     assert refused.exit_code == 1 and not api.of("POST /api/runs")
     for said in ("line 7: The prompt is empty. Write something.", "line 9: ", "and 1 more lines", "--leave-out"):
@@ -100,7 +100,7 @@ def test_problems_are_all_told_and_queue_nothing_unless_they_are_left_out(api: A
 
 
 def test_a_file_without_a_prompt_queues_nothing_even_with_lines_left_out(api: ApiServer, file: Path) -> None:
-    api.answers["POST /api/uploads/u1/preview"] = PREVIEW | {"prompts": 0, "problem_count": 5}
+    api.answers["POST /api/uploads/u1/preview"] = {"id": "u1", "preview": PREVIEW | {"prompts": 0, "problem_count": 5}}
     done = run(api, "run", file, "--leave-out")
     assert done.exit_code == 1 and "holds no prompt" in done.output and not api.of("POST /api/runs")
 

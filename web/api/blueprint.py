@@ -29,7 +29,8 @@ def accepted(run: Run) -> ResponseReturnValue:
 
 
 def described(run: Run) -> ResponseReturnValue:
-    return json_of(views.run(run, service().waits(run)))
+    left = service().remaining(run) if run.counts.pending else None
+    return json_of(views.run(run, service().waits(run), left))
 
 
 def place_of(text: str | None) -> Place | None:

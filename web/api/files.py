@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
-from flask import request
+from flask import Response, request
 from flask.typing import ResponseReturnValue
 
 from tasks.conversation import NewPrompt
@@ -52,8 +52,15 @@ def delete_upload(upload_id: str) -> ResponseReturnValue:
 @blueprint.post("/estimate")
 def estimate() -> ResponseReturnValue:
     asked = received.body(requests.EstimateRequest)
-    with prompts_of(asked) as prompts:
-        return json_of(views.estimate(service().estimate_prompts(prompts, asked.models, asked.samples, asked.settings)))
+    found = service().estimate(
+        prompts=asked.prompts,
+        lengths=asked.lengths,
+        models=asked.models,
+        sampling=asked.sampling.model_dump(exclude_none=True),
+        owner=OWNER,
+        samples=asked.samples,
+    )
+    return json_of(views.estimate(found))
 
 
 @blueprint.get("/sets")
@@ -77,7 +84,7 @@ def prompts_of(sent: requests.SentPrompts) -> Iterator[Iterator[NewPrompt]]:
         yield read(stream, stored.name, sent.reading or Reading())
 
 
-def _previewed(upload_id: str, reading: Reading) -> ResponseReturnValue:
+def _previewed(upload_id: str, reading: Reading) -> Response:
     with service().uploads.open(upload_id, OWNER) as (stored, stream):
         try:
             return json_of(views.upload(stored, preview(stream, stored.name, reading)))

@@ -37,8 +37,10 @@ def scores(run_id: str) -> ResponseReturnValue:
     ledger = service().ledger
     ledger.runs.get(run_id)
     query = received.query(requests.PageQuery)
-    rows, last = ledger.scores.page(run_id, query.model, place_of(query.after), query.limit)
-    return json_of(answers.Scores(scores=[views.score(row) for row in rows], next=text_of(last)))
+    rows = ledger.completions.page(run_id, query.model, place_of(query.after), query.limit)
+    following = text_of(place_of_row(rows[-1])) if len(rows) == query.limit else None
+    found = ledger.scores.of_completions(rows)
+    return json_of(answers.Scores(scores=[views.score(row) for row in found], next=following))
 
 
 @blueprint.get("/runs/<run_id>/rendered")

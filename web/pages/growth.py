@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from tasks.files.read.answers import read_answers
 
 from tasks.errors import InvalidInput, TouchstoneError
+from tasks.files.read.answers import read_answers
 from tasks.files.write import ExportFormat, export
 from tasks.ledger.records import Imported, Run
 from tasks.run_schema import MAX_SAMPLES

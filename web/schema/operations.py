@@ -135,6 +135,7 @@ OPERATIONS = (
         answers.Run,
         body=PriorityOption,
     ),
+    Operation(POST, "/api/estimate", "How long a run would take now", answers.Estimate, body=requests.EstimateRequest),
     Operation(GET, "/api/sets", "Sets of prompts that have a name", answers.PromptSets),
     Operation(PUT, "/api/sets/{digest}", "Give a set of prompts a name", status=204, body=requests.SetName),
     Operation(GET, "/api/models", "The models, with the state of their workers", answers.Models),

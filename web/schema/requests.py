@@ -19,6 +19,7 @@ from web.schema.values import FromText
 MAX_PAGE = 1000
 MAX_RUNS = 200
 MAX_FILE_NAME = 255
+MAX_LENGTHS = 1000
 
 SetTitle = Annotated[str, Characters(200, 1)]
 
@@ -80,9 +81,13 @@ class NewRun(SentPrompts):
     set_name: SetTitle | None = Field(default=None, description="Names the set of these prompts, if it has no name yet")
 
 
-class EstimateRequest(SentPrompts):
-    """Which run to estimate."""
+class EstimateRequest(Schema):
+    """A run that might be submitted, as the preview of its file tells of it."""
 
+    prompts: Annotated[int, whole(1, MAX_PROMPTS)]
+    lengths: Annotated[dict[int, int], Many("numbers by characters", MAX_LENGTHS)] = Field(
+        default_factory=dict, description="Numbers of prompts by their characters"
+    )
     models: Names | None = Field(default=None, description="Names of models; all of them where none is given")
     sampling: SamplingSettings = SamplingSettings()
     samples: Samples = 1

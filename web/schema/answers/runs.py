@@ -56,6 +56,27 @@ class Waits(Answer):
     share: float | None = Field(description="How much of that is done, 0 to 1")
 
 
+class ModelEstimate(Answer):
+    """How long a model takes for its part of a run; seconds, in about 80 % of all cases between `low` and `high`."""
+
+    name: str
+    low: float | None
+    high: float | None
+    reason: str | None = Field(description="Why there are no numbers")
+    wait: float = Field(description="What of it goes to other runs")
+    load: float = Field(description="What of it goes to loading the model")
+    too_long: int = Field(description="Prompts that do not fit into its context")
+    guessed: bool = Field(description="`too_long` is a guess: the model's tokens were not counted yet")
+
+
+class Estimate(Answer):
+    """How long a run takes; the slowest of its models decides."""
+
+    low: float | None
+    high: float | None = Field(description="Null where it is not known of every model")
+    models: list[ModelEstimate]
+
+
 class RunModel(Answer):
     """One model of a run."""
 
@@ -85,6 +106,7 @@ class Run(Answer):
     batch: str | None = Field(description="The batch of the OpenAI interface that it is part of")
     sampling: dict[str, Any] = Field(description="The settings that the run asked for; its models' own fill the rest")
     counts: Counts
+    estimate: Estimate | None = Field(description="Of the time left; null where nothing is pending")
     models: list[RunModel]
 
 
