@@ -16,6 +16,7 @@ from web.schema.answers import Delta
 MAX_STREAMS = 24
 LOOK_SECONDS = 0.5
 MAX_SECONDS = 3600.0
+ESTIMATE_SECONDS = 2.0
 FINAL_COMPLETIONS = 200  # a page shows no more; the rest is read from the API
 
 _open_streams = threading.BoundedSemaphore(MAX_STREAMS)
@@ -47,6 +48,7 @@ def _guarded(service: Service, run: Run, after: str) -> Iterator[str]:
 def _events(service: Service, run: Run, after: str) -> Iterator[str]:
     sent: set[tuple[str, int, int]] = set()
     looked, shown, until = 0.0, None, time.monotonic() + MAX_SECONDS
+    estimated, left = 0.0, None
     while time.monotonic() < until:
         for event in _live(service, run.id, after):
             after = event.id
@@ -60,7 +62,9 @@ def _events(service: Service, run: Run, after: str) -> Iterator[str]:
             if key not in sent:
                 sent.add(key)
                 yield _format("completion", views.completion(row))
-        state = views.progress(run, service.waits(run))
+        if time.monotonic() - estimated > ESTIMATE_SECONDS:
+            estimated, left = time.monotonic(), service.remaining(run)
+        state = views.progress(run, service.waits(run), left if run.counts.pending else None)
         yield ": still here\n\n" if state == shown else _format("state", state)
         shown = state
         if run.state.is_final and not run.counts.pending:

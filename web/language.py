@@ -15,6 +15,7 @@ from web.host import service
 TEXTS: dict[str, dict[str, str]] = tomllib.loads((Path(__file__).parent / "texts.toml").read_text(encoding="utf-8"))
 COOKIE = "language"
 YEAR = 365 * 86_400
+UNITS = (("day", 86_400.0), ("hour", 3600.0), ("minute", 60.0), ("second", 1.0))
 
 blueprint = Blueprint("language", __name__)
 
@@ -60,6 +61,15 @@ def wait_words(wait: Wait) -> str:
     return " ".join(part for part in parts if part)
 
 
+def span_words(low: float | None, high: float | None) -> str:
+    """A range of seconds, such as 2–5 min; empty where it is not known."""
+    if low is None or high is None:
+        return ""
+    unit, seconds = next((unit for unit in UNITS if high >= unit[1]), UNITS[-1])
+    ends = [f"{end / seconds:.0f}" if end >= 10 * seconds else f"{end / seconds:.1g}" for end in (low, high)]
+    return f"{'–'.join(dict.fromkeys(ends))} {translate(f'unit.{unit}')}"
+
+
 def size_words(number: float | None) -> str:
     """A number of bytes."""
     return "–" if number is None else f"{number / 2**20:,.0f} MB"
@@ -86,6 +96,7 @@ def template_values() -> dict[str, Any]:
         "texts_of": texts_of,
         "loading_words": loading_words,
         "wait_words": wait_words,
+        "span": span_words,
         "size": size_words,
         "count": count_words,
         "number": lambda value: "–" if value is None else f"{value:.2f}",

@@ -16,7 +16,7 @@ from web.schema.states import ShownWorkerState
 
 
 def run(row: records.Run, waits: Mapping[str, records.Wait], left: Estimate | None) -> answers.Run:
-    """A run; ``waits`` says of each model with something pending why nothing of it gets done now, ``left`` how long it takes."""
+    """A run; ``waits`` says of each model why nothing of it gets done now, ``left`` how long what is pending takes."""
     return answers.Run(
         id=row.id,
         state=row.state,
@@ -128,10 +128,11 @@ def imported(found: records.Imported) -> answers.Imported:
     )
 
 
-def progress(row: records.Run, waits: Mapping[str, records.Wait]) -> answers.Progress:
-    """How far a run is."""
+def progress(row: records.Run, waits: Mapping[str, records.Wait], left: Estimate | None) -> answers.Progress:
+    """How far a run is, and how long what is pending takes."""
     shown = {name: wait(found) for name, found in waits.items()}
-    return answers.Progress(state=row.state, counts=_counts(row.counts), waits=shown)
+    took = estimate(left) if left else None
+    return answers.Progress(state=row.state, counts=_counts(row.counts), waits=shown, estimate=took)
 
 
 def settings(row: records.Run, name: str) -> answers.Settings | None:

@@ -8,6 +8,7 @@ import pytest
 
 from tasks.files.read.reading import Column, FileFormat
 from tasks.files.write import ExportFormat
+from tasks.measures.estimate import NoEstimate
 from tasks.registry.entry import BackendKind
 from tasks.states import FinishReason, LoadStage, Origin, RunAction, RunState, WaitReason
 from web.language import TEXTS
@@ -25,6 +26,7 @@ STATES: dict[str, type[StrEnum]] = {
     "worker.": ShownWorkerState,
     "model.state.": ModelState,
     "backend.": BackendKind,
+    "estimate.": NoEstimate,
     "origin.": Origin,
     "format.": FileFormat,
     "column.": Column,

@@ -9,8 +9,9 @@ from flask.typing import ResponseReturnValue
 
 from tasks.errors import InvalidInput, TouchstoneError
 from tasks.files.read import preview, read
-from tasks.files.read.reading import Column, Encoding, FileFormat, Reading, Separator
-from tasks.sampling import BOUNDS
+from tasks.files.read.reading import Column, Encoding, FileFormat, Preview, Reading, Separator
+from tasks.measures.estimate import Estimate
+from tasks.sampling import BOUNDS, check_settings
 from tasks.schema import validated
 from tasks.states import RunKind
 from web import cards, security
@@ -85,9 +86,21 @@ def _page(upload_id: str, given: Mapping[str, Any], error: TouchstoneError | Non
         models=cards.all_models(service()),
         chosen=request.form.getlist("models"),
         bounds=BOUNDS,
+        estimate=_estimate(seen) if seen and seen.prompts else None,
         error=error,
     )
     return page, error.status if error else 200
+
+
+def _estimate(seen: Preview) -> Estimate:
+    """How long each model of the registry would take with the settings of the form, as far as they are right."""
+    try:
+        sampling = check_settings(read_sampling(request.form))
+    except InvalidInput:
+        sampling = {}
+    return service().estimate(
+        prompts=seen.prompts, lengths=seen.lengths, models=None, sampling=sampling, owner=security.owner()
+    )
 
 
 def reading_of(given: Mapping[str, Any]) -> Reading:

@@ -82,6 +82,7 @@ def _page(run_id: str, error: TouchstoneError | None) -> str:
         pages=pages,
         environments=ledger.completions.environments({row.environment for row in rows if row.environment}),
         waits=service().waits(run),
+        left=service().remaining(run) if run.counts.pending else None,
         chips=chips.chips_of(run),
         standing=figures().standing(language.current(), run.models, run_id),
         error=error,

@@ -70,7 +70,16 @@ function waitWords(wait) {
   return [texts.wait[wait.reason], stage, wait.detail].filter(Boolean).join(" ");
 }
 
+function spanWords(low, high) {
+  const [unit, size] = texts.units.find(([, size]) => high >= size) ?? texts.units.at(-1);
+  const ends = [low, high].map((end) => (end >= 10 * size ? (end / size).toFixed(0) : `${Number((end / size).toPrecision(1))}`));
+  return `${[...new Set(ends)].join("–")} ${unit}`;
+}
+
 function showState(state) {
+  const left = state.estimate;
+  const known = left && left.high !== null;
+  document.getElementById("left").textContent = known ? fill(texts.left, { span: spanWords(left.low, left.high) }) : "";
   const counts = state.counts;
   const progress = document.querySelector("progress");
   progress.max = counts.total;

@@ -155,6 +155,7 @@ class Progress(Answer):
     state: RunState
     counts: Counts
     waits: dict[str, Waits] = Field(description="By model; those without anything pending are left out")
+    estimate: Estimate | None = Field(description="Of the time left; null where nothing is pending")
 
 
 class Delta(Answer):
