@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -83,8 +83,8 @@ def split(messages: Iterable[Message], field: str = "messages") -> tuple[str | N
     return system, history, said[-1].content
 
 
-def filled(prompt: NewPrompt, field: str) -> NewPrompt:
-    """The prompt with its variables in place of ``{{name}}``.
+def filled(prompt: NewPrompt, field: str, *, keep_unknown: bool = False) -> NewPrompt:
+    """The prompt with its variables in place of ``{{name}}``; with ``keep_unknown``, other names stay as they stand.
 
     Raises `InvalidInput` for a name without a value, and where the values make the prompt too long.
     """
@@ -96,7 +96,7 @@ def filled(prompt: NewPrompt, field: str) -> NewPrompt:
     def value(found: re.Match[str]) -> str:
         nonlocal left
         name = found[1].strip()
-        if not name:
+        if not name or (keep_unknown and name not in values):
             return found[0]
         if name not in values:
             raise InvalidInput(f"{field} has {found[0]}, but variables has no {name!r}; add it.", field)
@@ -113,35 +113,63 @@ def filled(prompt: NewPrompt, field: str) -> NewPrompt:
     return replace(prompt, text=fill(prompt.text), system=system, history=history)
 
 
+class PromptCheck:
+    """Looks at the prompts of one submission, one after the other: what is wrong with each, given those before it."""
+
+    def __init__(self) -> None:
+        self.passed = 0
+        self._root = 0  # of the conversation that is being handed in
+        self._ids: set[int] = set()  # their hashes, of 64 bits: a million texts would take 130 MB
+
+    def problem(self, prompt: NewPrompt) -> tuple[str, str] | None:
+        """What keeps the next prompt from being stored, as the end of a sentence, and the field at fault, "" for all.
+
+        A prompt with a problem is as if it had not been there.
+        """
+        index, follows = self.passed, prompt.follows
+        if not prompt.text or prompt.text.isspace():
+            return "is empty; write something or leave it out.", ""
+        if problem := problem_of(prompt):
+            return problem, ""
+        if follows is not None:
+            if not self._root <= follows < index or index - self._root >= MAX_TURNS:
+                return (
+                    f"follows {follows}; turns of a conversation stand one after the other, at most {MAX_TURNS}: give "
+                    "the index (from 0) of an earlier turn of the same conversation."
+                ), "follows"
+            if prompt.system is not None:
+                return "follows another, so its system message is that one's; leave its own out.", ""
+        if prompt.custom_id is not None:
+            digest = hash(prompt.custom_id)
+            if digest in self._ids:
+                return f"has the custom_id {prompt.custom_id!r} of an earlier one; ids must differ.", "custom_id"
+            self._ids.add(digest)
+        if follows is None:
+            self._root = index
+        self.passed += 1
+        return None
+
+    def problem_of_turns(self, prompts: Sequence[NewPrompt]) -> tuple[str, str] | None:
+        """The same for prompts of which all pass, or none."""
+        passed, root = self.passed, self._root
+        for place, prompt in enumerate(prompts):
+            if found := self.problem(prompt):
+                self.passed, self._root = passed, root
+                self._ids -= {hash(earlier.custom_id) for earlier in prompts[:place] if earlier.custom_id is not None}
+                return found
+        return None
+
+
 def checked(prompts: Iterable[NewPrompt]) -> Iterator[NewPrompt]:
     """The same prompts, each looked at as it passes. Raises `InvalidInput` for the first that cannot be stored."""
-    root = 0  # of the conversation that is being handed in
-    ids: set[int] = set()  # their hashes, of 64 bits: a million texts would take 130 MB
-    for index, prompt in enumerate(prompts):
-        field = f"prompts.{index}"
-        if index == MAX_PROMPTS:
+    check = PromptCheck()
+    for prompt in prompts:
+        if check.passed == MAX_PROMPTS:
             raise InvalidInput(f"There are too many prompts; a run takes {MAX_PROMPTS}.", "prompts")
-        if not prompt.text.strip():
-            raise InvalidInput(f"Prompt {index + 1} is empty; write something or leave it out.", field)
-        if problem := problem_of(prompt):
-            raise InvalidInput(f"Prompt {index + 1} {problem}", field)
-        if prompt.follows is None:
-            root = index
-        elif not root <= prompt.follows < index or index - root >= MAX_TURNS:
-            raise InvalidInput(
-                f"Prompt {index + 1} follows {prompt.follows}; turns of a conversation stand one after the other, at "
-                f"most {MAX_TURNS}: give the index (from 0) of an earlier turn of the same conversation.",
-                f"{field}.follows",
-            )
-        elif prompt.system is not None:
-            raise InvalidInput(f"Prompt {index + 1} follows another, so its system message is that one's.", field)
-        if prompt.custom_id is not None:
-            if hash(prompt.custom_id) in ids:
-                problem = (
-                    f"Prompt {index + 1} has the custom_id {prompt.custom_id!r} of an earlier one; ids must differ."
-                )
-                raise InvalidInput(problem, f"{field}.custom_id")
-            ids.add(hash(prompt.custom_id))
+        if found := check.problem(prompt):
+            problem, part = found
+            field = f"prompts.{check.passed}"
+            raise InvalidInput(f"Prompt {check.passed + 1} {problem}", f"{field}.{part}" if part else field)
         yield prompt
 
 
@@ -157,8 +185,12 @@ def set_digest(before: str, prompt: NewPrompt) -> str:
 
 def problem_of(prompt: NewPrompt) -> str | None:
     """What keeps a prompt from being stored, as the end of a sentence."""
-    texts = (prompt.text, prompt.system or "", *(message.content for message in prompt.history))
-    characters = sum(map(len, texts))
+    characters = len(prompt.text)
+    has_nul = "\x00" in prompt.text
+    if prompt.system or prompt.history:
+        for text in (prompt.system or "", *(message.content for message in prompt.history)):
+            characters += len(text)
+            has_nul = has_nul or "\x00" in text
     if characters > MAX_PROMPT_CHARACTERS:
         return f"has {characters} characters; the limit is {MAX_PROMPT_CHARACTERS}."
-    return "contains a NUL character; remove it." if any("\x00" in text for text in texts) else None
+    return "contains a NUL character; remove it." if has_nul else None

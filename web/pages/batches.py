@@ -8,8 +8,8 @@ from flask.typing import ResponseReturnValue
 
 from tasks.conversation import NewPrompt
 from tasks.errors import TouchstoneError
-from tasks.files.read import read
-from tasks.files.read.text import read_text
+from tasks.files.read import Reading, read
+from tasks.files.read.detection import lines_or_blocks
 from tasks.states import RunKind
 from web import cards, security
 from web.host import service
@@ -50,4 +50,5 @@ def _prompts() -> Iterator[NewPrompt]:
     file = request.files.get("file")
     if file and file.filename:
         return read(file.stream, file.filename)
-    return read_text(io.BytesIO(request.form.get("prompts", "").encode()), "The text box")
+    text = request.form.get("prompts", "")
+    return read(io.BytesIO(text.encode()), "The text box", Reading(format=lines_or_blocks(text)))
