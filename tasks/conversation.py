@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -147,6 +147,16 @@ class PromptCheck:
         if follows is None:
             self._root = index
         self.passed += 1
+        return None
+
+    def problem_of_turns(self, prompts: Sequence[NewPrompt]) -> tuple[str, str] | None:
+        """The same for prompts of which all pass, or none."""
+        passed, root = self.passed, self._root
+        for place, prompt in enumerate(prompts):
+            if found := self.problem(prompt):
+                self.passed, self._root = passed, root
+                self._ids -= {hash(earlier.custom_id) for earlier in prompts[:place] if earlier.custom_id is not None}
+                return found
         return None
 
 

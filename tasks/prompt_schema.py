@@ -23,6 +23,7 @@ from tasks.sampling import SamplingSettings
 from tasks.schema import LONE_SURROGATE, Characters, Many, Schema, one_of, whole
 
 MAX_NAME = 100
+MAX_CUSTOM_ID = 512
 MAX_MANY = 100
 MAX_CHECK_CHARACTERS = 8000
 MAX_CHECK_DEPTH = 8
@@ -98,7 +99,9 @@ class PromptBody(Schema):
     variables: Annotated[dict[Name, Text], Many("texts by name", MAX_MANY)] | None = Field(
         default=None, description="What stands for `{{name}}` in the messages"
     )
-    custom_id: Annotated[str, Characters(512, 1)] | None = Field(default=None, description="An id of your own")
+    custom_id: Annotated[str, Characters(MAX_CUSTOM_ID, 1)] | None = Field(
+        default=None, description="An id of your own"
+    )
     sampling: SamplingSettings | None = Field(
         default=None, description="Decoding settings of this prompt, before those of its run"
     )

@@ -16,7 +16,7 @@ ALLOWED = {"tasks": {"tasks"}, "web": {"tasks", "web"}, "worker": {"tasks", "wor
     ("modules", "forbidden"),
     [
         (
-            "tasks, tasks.service, tasks.queue.scorer, tasks.commands, tasks.files.read.text, tasks.registry",
+            "tasks, tasks.service, tasks.queue.scorer, tasks.commands, tasks.files.read, tasks.registry",
             "torch transformers flask web worker",
         ),
         ("web", "torch transformers worker"),

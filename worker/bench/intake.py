@@ -9,7 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from tasks.files.read import read
+from tasks.files.read import Reading, read
+from tasks.files.read.reading import FileFormat
 from tasks.service import Service
 from tasks.settings import Settings
 from tasks.states import RunKind
@@ -20,7 +21,7 @@ def main(argv: list[str]) -> int:
     before = _peak_bytes()
     started = time.monotonic()
     with Path(argv[0]).open("rb") as stream:
-        prompts = read(stream, argv[0])
+        prompts = read(stream, argv[0], Reading(format=FileFormat.LINES))
         run, _ = service.submit(prompts=prompts, models=None, sampling={}, owner="bench", kind=RunKind.BULK)
     found = {"run": run.id, "seconds": round(time.monotonic() - started, 2)}
     memory = {"peak_rss_bytes": _peak_bytes(), "rss_before_bytes": before}

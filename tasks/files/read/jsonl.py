@@ -1,48 +1,58 @@
-"""Files of JSON objects, one a line: conversations with all that belongs to them, as the API takes them."""
+"""Files of JSON objects, one a line."""
 
-import json
 from collections.abc import Iterator
-from typing import IO, Any
+from contextlib import contextmanager
+from typing import IO
 
-from tasks.conversation import NewPrompt
-from tasks.errors import InvalidInput
-from tasks.prompt_schema import PromptBody
-from tasks.schema import validated
+import orjson
+
+from tasks.files.read.reading import Encoding, Problem
+from tasks.files.read.record import NUL, NUL_REMEDY, Notes, Records, has_nul
+from tasks.files.read.source import Source
 
 MAX_LINE_BYTES = 2**20
-ADVICE = 'write an object such as {"prompt": "…"} or {"messages": […]} on each line'
+BOM = b"\xef\xbb\xbf"
+REMEDY = 'Write an object such as {"prompt": "…"} or {"messages": […]} on each line.'
 
 
-def read_jsonl(stream: IO[bytes], name: str) -> Iterator[NewPrompt]:
-    """The prompts of a file called ``name``; empty lines are left out, ``follows`` counts prompts from 0.
+def read_jsonl(source: Source, notes: Notes) -> Records:
+    """The objects of a file; empty lines are left out."""
+    with _byte_lines(source) as lines:
+        for number, line in lines:
+            if len(line) > MAX_LINE_BYTES:
+                reason = f"The line is longer than {MAX_LINE_BYTES} bytes."
+                yield number, Problem(number, reason, "Shorten it.")
+                continue
+            try:
+                value = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                if line.strip():
+                    yield number, Problem(number, f"The line is no JSON ({error.msg}, column {error.colno}).", REMEDY)
+                continue
+            if type(value) is not dict:
+                yield number, Problem(number, "The line is no JSON object.", REMEDY)
+            elif b"\\u0000" in line and has_nul(value):
+                yield number, Problem(number, NUL, NUL_REMEDY)
+            else:
+                yield number, value
 
-    Raises `InvalidInput` with the number of the line.
-    """
-    number = 0
-    found = False
-    while raw := stream.readline(MAX_LINE_BYTES):
-        number += 1
-        line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-        if not line.strip():
-            continue
-        try:
-            yield validated(PromptBody, _object(line)).to_prompt("")
-        except InvalidInput as error:
-            raise InvalidInput(f"{name}, line {number}: {error.message}", "file") from None
-        found = True
-    if not found:
-        raise InvalidInput(f"{name} holds no prompt; {ADVICE}.", "file")
+
+@contextmanager
+def _byte_lines(source: Source) -> Iterator[Iterator[tuple[int, bytes]]]:
+    """Numbered lines in UTF-8, of long ones a beginning that is too long."""
+    if source.reading.encoding in (None, Encoding.UTF_8):
+        yield enumerate(_of_bytes(source.stream), 1)
+        return
+    with source.lines() as text:
+        yield enumerate((line.encode() for line in text), 1)
 
 
-def _object(line: bytes) -> Any:
-    if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
-        raise InvalidInput(f"The line is longer than {MAX_LINE_BYTES} bytes; shorten it.")
-    try:
-        value = json.loads(line)
-    except UnicodeDecodeError:
-        raise InvalidInput("The line is not UTF-8 text; save the file as UTF-8 and send it again.") from None
-    except (ValueError, RecursionError):
-        raise InvalidInput(f"The line is no JSON; {ADVICE}.") from None
-    if not isinstance(value, dict):
-        raise InvalidInput(f"The line is no JSON object; {ADVICE}.")
-    return value
+def _of_bytes(stream: IO[bytes]) -> Iterator[bytes]:
+    stream.seek(0)
+    if stream.read(len(BOM)) != BOM:
+        stream.seek(0)
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        whole = line
+        while len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+            line = stream.readline(MAX_LINE_BYTES + 1)
+        yield whole

@@ -69,11 +69,15 @@ class Reading(Schema):
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a line (from 1) of a file, and what to do about it; both are whole sentences."""
+    """What is wrong with a line (from 1) of a file, and what to do about it; both are whole sentences.
+
+    A ``final`` problem is one of all that comes after the line, too: it cannot be left out.
+    """
 
     line: int
     reason: str
     remedy: str
+    final: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,85 @@
+"""What of a prompt stands under which key of a record: made once for all records with the same keys."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.files.read.columns import listed, mapped, plain
+from tasks.files.read.reading import Column, Reading
+from tasks.files.read.record import NoPromptColumn, Notes
+from tasks.prompt_schema import MAX_MANY, MAX_NAME
+
+CONVERSATIONS = ("messages", "conversations", "conversation", "turns")  # lists, which go before any column of text
+CHOOSE = "Choose the column that holds the prompts, give a template, or read the file as lines"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Keys of a record by what they hold.
+
+    ``said`` is that of the prompt, the messages or the turns, none where a template says it all. ``more`` is text that
+    belongs behind an instruction, ``choices`` are those of a question, ``metadata`` an object of further variables.
+    """
+
+    said: str | None
+    columns: Mapping[Column, str]
+    more: str | None
+    choices: str | None
+    metadata: str | None
+    tags: tuple[str, ...]
+    variables: tuple[str, ...]
+
+    @property
+    def used(self) -> dict[Column, str]:
+        """The columns with that of the prompt, whatever it is called."""
+        return {**self.columns} | ({Column.PROMPT: self.said} if self.said is not None else {})
+
+    @property
+    def is_plain(self) -> bool:
+        return self.said is not None and not (self.more or self.choices or self.metadata)
+
+
+def plan_for(keys: tuple[str, ...], reading: Reading, notes: Notes) -> Plan:
+    """The plan for records with these keys. Raises `NoPromptColumn`."""
+    columns = mapped(keys, reading.columns)
+    by_name = {plain(key): key for key in reversed(keys)}
+    said = columns.get(Column.PROMPT)
+    by_hand = (reading.columns or {}).get(Column.PROMPT)
+    if by_hand is None:
+        said = next((by_name[name] for name in CONVERSATIONS if name in by_name), said)
+    elif said is None:
+        raise NoPromptColumn(f"There is no column {by_hand!r}; there are {listed(keys)}.", f"{CHOOSE}.")
+    if said is None and reading.template is None:
+        raise NoPromptColumn(f"No column is known to hold prompts; there are {listed(keys)}.", f"{CHOOSE}.")
+    left = {key: None for key in keys if key not in {*columns.values(), said}}
+    taken = {name: by_name[name] for name in ("input", "choices", "metadata") if by_name.get(name) in left}
+    if plain(said or "") != "instruction":
+        taken.pop("input", None)
+    tags = [columns[Column.TAGS]] if Column.TAGS in columns else []
+    variables = [key for key in left if key not in taken.values() and 0 < len(key) <= MAX_NAME]
+    if len(variables) > MAX_MANY:
+        notes.add(f"Only the first {MAX_MANY} further columns are kept as variables.")
+    if len(variables) + len(taken) < len(left):
+        notes.add(f"Columns without a name, or with one over {MAX_NAME} characters, are left aside.")
+    return Plan(
+        said,
+        columns,
+        taken.get("input"),
+        taken.get("choices"),
+        taken.get("metadata"),
+        tuple(tags),
+        tuple(variables[:MAX_MANY]),
+    )
+
+
+def scalar(value: Any) -> str | None:
+    """A text, number or truth value as text; none for null. Raises `TypeError` for a list or an object."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple | Mapping):
+        raise TypeError(value)
+    return str(value)
