@@ -1,7 +1,7 @@
 """Results of a run: its prompts in their order, each with what the models answered, read in step and in pages."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -160,7 +160,7 @@ class Results:
 
 def _before(turns: Mapping[int, Result], following: Prompt) -> tuple[Result, ...]:
     previous = None if following.follows is None else turns.get(following.follows)
-    return (*previous.earlier, previous) if previous else ()
+    return (*previous.earlier, replace(previous, scores=())) if previous else ()
 
 
 NAMES = [field.name for field in fields(Completion)]

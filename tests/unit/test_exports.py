@@ -23,11 +23,11 @@ from tasks.files.write.batch_line import TEXT, batch_line
 from tasks.files.write.naming import safe_name
 from tasks.files.write.parquet import METADATA_KEY
 from tasks.ledger import Ledger
-from tasks.ledger.records import NewRun
+from tasks.ledger.records import Completion, Environment, NewRun, ScoreRow
 from tasks.ledger.tables import completion, environment, run, run_model, score
 from tasks.registry import Registry
 from tasks.settings import ROOT
-from tasks.states import RunKind
+from tasks.states import FinishReason, RunKind
 
 PROMPTS = [
     NewPrompt(
@@ -77,6 +77,26 @@ def written(ledger: Ledger, run_id: str, format: ExportFormat, *models: str) -> 
 
 def lines(data: bytes) -> list[Any]:
     return [orjson.loads(one) for one in data.splitlines()]
+
+
+def test_a_run_is_read_alike_from_each_database(each_ledger: Ledger) -> None:
+    run_id = asked(each_ledger)
+    late = each_ledger.growth.follow(run_id, NewPrompt("later", follows=1))
+    for item in each_ledger.outbox.dispatch(A, {RunKind.ARENA: 0, RunKind.BULK: 1000}):
+        claim = each_ledger.chunks.claim(item.chunk, "w")
+        assert claim
+        rows = [Completion(run_id, A, *key, f"{key}", FinishReason.STOP) for key in claim.missing]
+        each_ledger.chunks.write(claim, rows, Environment("e", {}))
+        each_ledger.scores.write(item.chunk, [ScoreRow(run_id, A, *key, {"m": 0.5}) for key in claim.missing])
+    results = each_ledger.results
+    (page,) = results.pages(run_id, [B, A], 2)
+    assert [len(result.completions) for result in page[:4]] == [2] * 4 and page[0].scores == ({"m": 0.5}, {"m": 0.5})
+    assert page[:4] == [result for pair in results.pages(run_id, [B, A], 500) for result in pair][:4]
+    assert [turn.prompt.idx for turn in page[late].earlier] == [0, 1]
+    assert [message.content for message in page[1].messages(A, 1)] == [PROMPTS[0].text, "(0, 1)", PROMPTS[1].text]
+    assert results.late_turns(run_id) == {0: [late]} and list(results.followed(run_id, 5)) == [1, 1, 0, 0, 0]
+    assert results.environments(run_id, [A, B], 5) == {"e"} and results.metrics(run_id, [A]) == ["m"]
+    assert results.means(run_id, A) == {"m": (8, 0.5)} and results.tokens(run_id, A) == (0, 0)
 
 
 def test_csv_opens_in_excel_without_formulas(ledger: Ledger, done: str) -> None:
