@@ -1,10 +1,10 @@
 """Results of a run: its prompts in their order, each with what the models answered, read in step and in pages."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from tasks.conversation import Conversation, Message, Role
 from tasks.errors import NotFound
@@ -68,6 +68,22 @@ class Results:
         query = select(score.c.metric).distinct().where(score.c.run == run_id, score.c.model.in_(models))
         with self.database.read() as connection:
             return sorted(connection.execute(query).scalars())
+
+    def means(self, run_id: str, model: str) -> dict[str, tuple[int, float]]:
+        """How many scores a model has in a run and their mean, by metric."""
+        here = (score.c.run == run_id) & (score.c.model == model)
+        query = select(score.c.metric, func.count(), func.avg(score.c.value)).where(here).group_by(score.c.metric)
+        with self.database.read() as connection:
+            rows = connection.execute(query.order_by(score.c.metric))
+            return {metric: (number, mean) for metric, number, mean in rows}
+
+    def tokens(self, run_id: str, model: str) -> tuple[int, int]:
+        """Tokens of a model's prompts and of its answers in a run, as far as they are known."""
+        here = (completion.c.run == run_id) & (completion.c.model == model)
+        sums = select(func.sum(completion.c.prompt_tokens), func.sum(completion.c.output_tokens)).where(here)
+        with self.database.read() as connection:
+            asked, said = connection.execute(sums).one()
+        return int(asked or 0), int(said or 0)
 
     def environments(self, run_id: str, models: Sequence[str], prompts: int) -> set[str]:
         """Ids of the environments of completions that are spread over a run: of nearly always all that it has."""
@@ -144,7 +160,7 @@ class Results:
 
 def _before(turns: Mapping[int, Result], following: Prompt) -> tuple[Result, ...]:
     previous = None if following.follows is None else turns.get(following.follows)
-    return (*previous.earlier, previous) if previous else ()
+    return (*previous.earlier, replace(previous, scores=())) if previous else ()
 
 
 NAMES = [field.name for field in fields(Completion)]

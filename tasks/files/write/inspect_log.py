@@ -1,6 +1,5 @@
 """A log of Inspect (inspect_ai) in JSON: one model's answers, an epoch a sample."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,27 +31,28 @@ BACKENDS = {"local": "touchstone", "openai": "openai"}
 
 
 def write_inspect(source: Source) -> Iterator[bytes]:
-    """Header, samples, then what is summed up over them, which is known only then."""
+    """Header and sums first, as Inspect's own logs have them, then the samples."""
     (model,) = source.models
-    head = {"version": VERSION, "status": _status(source, model), "eval": _spec(source, model)}
+    head = {
+        "version": VERSION,
+        "status": _status(source, model),
+        "eval": _spec(source, model),
+        "plan": {"name": "plan", "steps": [{"solver": "generate"}]},
+        "results": _results(source, model),
+        "stats": _stats(source, model),
+    }
     yield orjson.dumps(head)[:-1] + b',"samples":['
-    totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
-    number = 0
+    before = b""
     for page in source.pages():
-        samples = []
-        for result in page:
-            for row, scores in zip(result.completions, result.scores, strict=True):
-                number += 1
-                samples.append((b",\n" if number > 1 else b"") + orjson.dumps(_sample(result, row, scores)))
-                for metric, value in scores.items():
-                    totals[metric][0] += value
-                    totals[metric][1] += 1
-                for name, tokens in _usage(row).items():
-                    usage[name] += tokens
-        yield b"".join(samples)
-    tail = {"results": _results(totals, number), "stats": _stats(source, model, usage)}
-    yield b"]," + orjson.dumps(tail)[1:] + b"\n"
+        samples = [
+            orjson.dumps(_sample(result, row, scores))
+            for result in page
+            for row, scores in zip(result.completions, result.scores, strict=True)
+        ]
+        if samples:
+            yield before + b",\n".join(samples)
+            before = b",\n"
+    yield b"]}\n"
 
 
 def _status(source: Source, model: str) -> str:
@@ -125,23 +125,26 @@ def _usage(row: Completion) -> dict[str, int]:
     return {"input_tokens": asked, "output_tokens": said, "total_tokens": asked + said}
 
 
-def _results(totals: dict[str, list[float]], number: int) -> dict[str, Any]:
+def _results(source: Source, model: str) -> dict[str, Any]:
+    counts = source.run.models[model]
     return {
-        "total_samples": number,
-        "completed_samples": number,
+        "total_samples": counts.total,
+        "completed_samples": counts.done,
         "scores": [
             {
                 "name": metric,
                 "scorer": metric,
-                "scored_samples": int(scored),
-                "metrics": {"mean": {"name": "mean", "value": total / scored}},
+                "scored_samples": number,
+                "metrics": {"mean": {"name": "mean", "value": mean}},
             }
-            for metric, (total, scored) in sorted(totals.items())
+            for metric, (number, mean) in source.ledger.results.means(source.run.id, model).items()
         ],
     }
 
 
-def _stats(source: Source, model: str, usage: dict[str, int]) -> dict[str, Any]:
+def _stats(source: Source, model: str) -> dict[str, Any]:
+    asked, said = source.ledger.results.tokens(source.run.id, model)
+    usage = {"input_tokens": asked, "output_tokens": said, "total_tokens": asked + said}
     return {
         "started_at": iso(source.run.created),
         "completed_at": iso(source.run.finished) or "",

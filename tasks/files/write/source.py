@@ -6,7 +6,7 @@ from typing import Any
 
 from tasks.files.write.naming import iso
 from tasks.ledger import Ledger
-from tasks.ledger.records import Completion, Run
+from tasks.ledger.records import Run
 from tasks.ledger.results import Result
 from tasks.states import Origin
 from tasks.version import VERSION
@@ -26,13 +26,6 @@ class Source:
     def pages(self) -> Iterator[list[Result]]:
         """Every prompt with its completions, some at a time. Raises `NotFound` where the run is deleted meanwhile."""
         return self.ledger.results.pages(self.run.id, self.models, self.run.samples)
-
-    def answers(self) -> Iterator[tuple[Result, Completion, dict[str, float]]]:
-        """Every completion with its prompt and its scores by metric."""
-        for page in self.pages():
-            for result in page:
-                for row, scores in zip(result.completions, result.scores, strict=True):
-                    yield result, row, dict(scores)
 
     def metrics(self) -> list[str]:
         """The metrics that there are scores of."""
