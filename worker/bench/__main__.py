@@ -7,6 +7,7 @@ import sys
 COMMANDS = {
     "architectures": "worker.bench.architectures",
     "engine": "worker.bench.generation",
+    "estimate": "worker.bench.estimate",
     "queue": "worker.bench.queue",
     "server": "worker.bench.served",
     "system": "worker.bench.system",
