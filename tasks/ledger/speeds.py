@@ -45,10 +45,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Recent:
-    """Completions that a run has got of a model within the last ``seconds``."""
+    """Completions that a run has got of a model within the last ``seconds``.
+
+    ``is_whole``: they are all that it has got, and the time is counted from when the first was begun.
+    """
 
     completions: int
     seconds: float
+    is_whole: bool = False
 
 
 class Speeds:
@@ -118,8 +122,8 @@ class Speeds:
             completions, clock, written, started = connection.execute(lately).one()
         if not completions:
             return Recent(0, 0.0)
-        since = started if completions >= ended and started is not None else written
-        return Recent(completions, max(clock - since, 1e-3))
+        is_whole = completions >= ended and started is not None
+        return Recent(completions, max(clock - (started if is_whole else written), 1e-3), is_whole)
 
     def _beside(self, connection: Connection, model: str, runs: set[str]) -> dict[str, frozenset[str]]:
         query = select(run_model.c.run, run_model.c.model).where(run_model.c.run.in_(runs), run_model.c.model != model)

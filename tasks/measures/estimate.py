@@ -1,7 +1,7 @@
 """How long a run will take, before it is queued and while it runs: a range for each model and for the whole."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from tasks.ledger.speeds import Recent
@@ -84,7 +84,8 @@ def estimate_model(
     now = _now(work, recent, spells)
     if not spells and not now:
         return ModelEstimate(reason=NoEstimate.NOT_MEASURED)
-    own = time_of(work, spells, now, recent.completions / TRUSTED if recent else 0.0)
+    left = replace(work, completions=work.completions - _begun(work)) if now else work
+    own = time_of(left, spells, now, now.completions / TRUSTED if now else 0.0)
     # How fast the run goes shows already what it loses to others.
     wait = NONE if now or not situation.ahead else time_of(_others(work, situation.ahead), spells)
     whole = own + wait + situation.load
@@ -112,7 +113,7 @@ def _now(work: Work, recent: Recent | None, spells: Sequence[Spell]) -> Spell | 
     if not recent or not recent.completions:
         return None
     return Spell(
-        completions=recent.completions,
+        completions=recent.completions + (_begun(work) if recent.is_whole else 0.0),
         seconds=recent.seconds,
         in_flight=min(work.slots, recent.completions),
         characters=work.characters or 0.0,
@@ -121,6 +122,11 @@ def _now(work: Work, recent: Recent | None, spells: Sequence[Spell]) -> Spell | 
         workers=work.workers,
         beside=work.beside,
     )
+
+
+def _begun(work: Work) -> float:
+    """How many completions the work comes to that is done of those in flight: half of them, on the average."""
+    return min(work.slots * work.workers, work.completions) / 2
 
 
 def _others(work: Work, completions: int) -> Work:

@@ -19,6 +19,7 @@ PAUSE_SECONDS = 0.5  # without anything in flight, after which another spell beg
 START_SECONDS = 2.0  # a claim that came later than this waited for something else
 SPREAD = 0.3  # of the logarithm of a time, before it is known how much spells of a model differ
 SPREAD_WEIGHT = 2.0  # in spells
+STEADINESS = 0.2  # of the same logarithm, however much of a run is known: its second half is not its first
 OLDER = 0.9  # how much less each older spell weighs
 LONGER_PROMPTS = 50  # characters from which on a prompt's tokens are hardly those of the template
 
@@ -32,7 +33,7 @@ class Spell:
     models that answered beside it.
     """
 
-    completions: int
+    completions: float
     seconds: float
     in_flight: float
     characters: float
@@ -50,7 +51,7 @@ class Work:
     the same time.
     """
 
-    completions: int
+    completions: float
     characters: float | None
     limit: int
     slots: int
@@ -109,7 +110,8 @@ def time_of(work: Work, spells: Sequence[Spell], now: Spell | None = None, trust
     doubt = sum(w * (high - low) / 2 for w, (low, high) in zip(weights, bounds, strict=True)) / total
     differences = sum(w * ((low + high) / 2 - middle) ** 2 for w, (low, high) in zip(weights, bounds, strict=True))
     variance = (differences + SPREAD_WEIGHT * SPREAD**2) / (total + SPREAD_WEIGHT)
-    half = doubt + Z * math.sqrt(variance / max(1.0, trust / SPREAD_WEIGHT) + _chance(weighed[0][0], work))
+    known = max(variance / max(1.0, trust / SPREAD_WEIGHT), STEADINESS**2)
+    half = doubt + Z * math.sqrt(known + _chance(weighed[0][0], work))
     return Span(math.exp(middle - half), math.exp(middle + half))
 
 

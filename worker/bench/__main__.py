@@ -8,6 +8,7 @@ COMMANDS = {
     "architectures": "worker.bench.architectures",
     "engine": "worker.bench.generation",
     "files": "worker.bench.files",
+    "estimate": "worker.bench.estimate",
     "queue": "worker.bench.queue",
     "server": "worker.bench.served",
     "system": "worker.bench.system",
