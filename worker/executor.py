@@ -197,15 +197,13 @@ class ChunkExecutor:
 
     def _show(self, work: ChunkWork) -> None:
         if work.live:
-            claim = work.claim
-            # Not the number of the attempt, which restarts could reach, and which a retry or a release sets back.
-            beginning = round(claim.claimed * 1e6)
-            events = [
-                LiveEvent("", claim.model, *key, beginning + work.restarts.get(key, 0), *texts)
-                for key, texts in work.live.items()
-            ]
-            self.live.publish(claim.run, events)
+            self.live.publish(work.claim.run, [self._event(work, key, *texts) for key, texts in work.live.items()])
         work.live.clear()
+
+    def _event(self, work: ChunkWork, key: Key, text: str = "", thinking: str = "") -> LiveEvent:
+        # Not the number of the attempt, which restarts could reach, and which a retry or a release sets back.
+        beginning = round(work.claim.claimed * 1e6)
+        return LiveEvent("", work.claim.model, *key, beginning + work.restarts.get(key, 0), text, thinking)
 
     def _write(self, work: ChunkWork) -> bool:
         """Store what has finished, and with the last of it the end of the chunk; False when the lease was lost.
@@ -222,6 +220,9 @@ class ChunkExecutor:
             logger.warning("%s", error)
             time.sleep(WRITE_SECONDS)  # where nothing is open any more, nothing else takes time
             return time.monotonic() - work.renewed < self.settings.lease
+        if held and work.claim.kind is RunKind.ARENA:
+            ended = [self._event(work, (row.idx, row.sample)) for row in work.finished]
+            self.live.publish(work.claim.run, ended)
         work.finished.clear()
         work.rendered.clear()
         work.ended = held and last
