@@ -52,7 +52,10 @@ def _events(service: Service, run: Run, after: str) -> Iterator[str]:
     while time.monotonic() < until:
         for event in _live(service, run.id, after):
             after = event.id
-            yield _format("delta", _delta(event), event.id)
+            if event.is_end:
+                looked = 0.0
+            else:
+                yield _format("delta", _delta(event), event.id)
         if time.monotonic() - looked < LOOK_SECONDS:
             continue
         looked = time.monotonic()

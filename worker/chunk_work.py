@@ -118,14 +118,15 @@ class ChunkWork:
 
     def take_live(self) -> list[LiveEvent]:
         """The text that is not shown yet, as events."""
-        # Not the number of the attempt, which restarts could reach, and which a retry or a release sets back.
-        beginning = round(self.claim.claimed * 1e6)
-        events = [
-            LiveEvent("", self.claim.model, *key, beginning + self.restarts.get(key, 0), *texts)
-            for key, texts in self.live.items()
-        ]
+        events = [self.event(key, *texts) for key, texts in self.live.items()]
         self.live.clear()
         return events
+
+    def event(self, key: Key, text: str = "", thinking: str = "") -> LiveEvent:
+        """What those who watch are told of a completion; without text: it is in the ledger."""
+        # Not the number of the attempt, which restarts could reach, and which a retry or a release sets back.
+        beginning = round(self.claim.claimed * 1e6)
+        return LiveEvent("", self.claim.model, *key, beginning + self.restarts.get(key, 0), text, thinking)
 
     def take_awaited(self, which: Callable[[Generation], bool] = lambda one: True) -> dict[Key, Generation]:
         """Those of the awaited completions, which then are not awaited any more."""

@@ -260,6 +260,9 @@ class ChunkExecutor:
             logger.warning("%s", error)
             time.sleep(WRITE_SECONDS)  # where nothing is open any more, nothing else takes time
             return time.monotonic() - work.renewed < self.settings.lease
+        if held and work.claim.kind is RunKind.ARENA:
+            ended = [work.event((row.idx, row.sample)) for row in work.finished]
+            self.live.publish(work.claim.run, ended)
         work.finished.clear()
         work.rendered.clear()
         work.settled.clear()

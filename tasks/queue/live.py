@@ -20,7 +20,7 @@ class LiveEvent:
     """Text added to a completion, or to the thinking before it; a higher ``attempt`` starts both anew:
     it grows with each claim and with each time that a backend begins anew.
 
-    ``id`` resumes the stream.
+    ``id`` resumes the stream. An event without any text says that the completion is in the ledger.
     """
 
     id: str
@@ -30,6 +30,10 @@ class LiveEvent:
     attempt: int
     text: str
     thinking: str = ""
+
+    @property
+    def is_end(self) -> bool:
+        return not self.text and not self.thinking
 
 
 def connect(url: str) -> redis.Redis:

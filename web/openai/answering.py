@@ -17,7 +17,7 @@ from web.openai.errors import AnswerFailed, Busy
 
 OWNER = "openai"
 MAX_WAITING = 16  # requests at once: each holds a thread of the server, which pages need, too
-SHORTEST_LOOK, LONGEST_LOOK = 0.025, 0.5  # seconds between two looks into the ledger
+LOOK_SECONDS = 0.5  # of silence, after which the ledger is asked
 CHECK_SECONDS = 1.0  # between two looks whether the model is blocked
 MAX_SECONDS = 3600.0
 
@@ -67,30 +67,26 @@ class Answering:
             raise AnswerFailed(problem[1], problem[0])
 
     def _events(self) -> Iterator[Sequence[LiveEvent]]:
-        heard = checked = time.monotonic()
-        until = heard + MAX_SECONDS
+        checked = time.monotonic()
+        until = checked + MAX_SECONDS
         while time.monotonic() < until:
-            # The longer nothing is heard, the longer the next wait: an answer is found soon after its last text.
-            silence = time.monotonic() - heard
-            events = self._live(min(LONGEST_LOOK, max(SHORTEST_LOOK, silence / 8)))
+            events = self._live()
             yield events
-            if events:
-                heard = time.monotonic()
-                continue
-            if self._is_complete():
+            if (not events or any(event.is_end for event in events)) and self._is_complete():
                 return
             if self.is_gone():
                 raise AnswerFailed("The client closed the connection.", "client_closed_request", 499)
-            if time.monotonic() - checked > CHECK_SECONDS:
+            if not events and time.monotonic() - checked > CHECK_SECONDS:
                 checked = time.monotonic()
                 self._check()
         raise AnswerFailed(f"No answer within {MAX_SECONDS:.0f} s; the run was cancelled.", "timeout", 503)
 
-    def _live(self, seconds: float) -> list[LiveEvent]:
+    def _live(self) -> list[LiveEvent]:
+        """What was heard since the last time, waited for up to `LOOK_SECONDS`."""
         try:
-            events = self.service.live.read(self.run.id, self._after, seconds)
+            events = self.service.live.read(self.run.id, self._after, LOOK_SECONDS)
         except Unavailable:
-            time.sleep(seconds)  # the ledger still has the answer, as a whole
+            time.sleep(LOOK_SECONDS)  # the ledger still has the answer, as a whole
             return []
         self._after = events[-1].id if events else self._after
         return events

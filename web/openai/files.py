@@ -1,5 +1,6 @@
 """Files over HTTP: those that batches are made of, and what comes of batches, made when it is read."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,8 @@ def create_file() -> ResponseReturnValue:
     if request.mimetype != "multipart/form-data":
         raise UnsupportedType("Send a form (multipart/form-data) with the fields file and purpose.")
     request.max_content_length = MAX_BYTES + MAX_FORM_BYTES
+    if (request.content_length or 0) > request.max_content_length:
+        raise _too_large()
     file = request.files.get("file")
     if file is None:
         raise InvalidInput("The form has no file; send it as the field file.", "file")
@@ -34,10 +37,9 @@ def create_file() -> ResponseReturnValue:
         raise InvalidInput(f"purpose must be {PURPOSE}: nothing else is done with files here.", "purpose")
     for name in request.form.keys() - {"purpose"}:
         raise InvalidInput(f"{name} is not supported here; leave it out.", name)
-    size = file.stream.seek(0, 2)
+    if file.stream.seek(0, os.SEEK_END) > MAX_BYTES:
+        raise _too_large()
     file.stream.seek(0)
-    if size > MAX_BYTES:
-        raise RequestEntityTooLarge(f"The file has {size} bytes; the limit is {MAX_BYTES}. Split it.")
     return _object(uploads().store(file.stream, file.filename or "file", OWNER, PURPOSE, MAX_BYTES))
 
 
@@ -73,6 +75,10 @@ def delete_file(file_id: str) -> ResponseReturnValue:
     found = uploads().ledger.uploads.get(file_id, OWNER)
     uploads().delete(found.id)
     return {"id": found.id, "object": "file", "deleted": True}
+
+
+def _too_large() -> RequestEntityTooLarge:
+    return RequestEntityTooLarge(f"The file has more than {MAX_BYTES} bytes, the limit; split it.")
 
 
 def _pieces(store: UploadStore, file_id: str) -> Iterator[bytes]:
