@@ -83,24 +83,27 @@ class ChunkExecutor:
         lane, attempts = found
         try:
             with self._isolation.alone() if attempts >= MAX_ATTEMPTS - 1 else self._isolation.shared():
-                self._claim(chunk_id)
+                finished = self._claim(chunk_id)
         finally:
             self._places[lane].release()
+        # Without a place: of stored answers chunks end so fast that what is sent for them would find none.
+        if finished:
+            self.dispatcher.request_scores(chunk_id)
+        if finished is not None:
+            self.dispatcher.dispatch(self.entry.name)
 
-    def _claim(self, chunk_id: int) -> None:
+    def _claim(self, chunk_id: int) -> bool | None:
+        """Claim a chunk and work on it; tells whether it was finished, None where it was not to be had."""
         if self.stopping or self.stalled:
-            return
+            return None
         claim = self.ledger.chunks.claim(chunk_id, self.worker, self.entry.identity)
         if claim is None:
-            return
+            return None
         try:
-            finished = self._run(claim)
+            return self._run(claim)
         except BaseException:
             self.ledger.chunks.fail(claim)
             raise
-        if finished:
-            self.dispatcher.request_scores(claim.chunk)
-        self.dispatcher.dispatch(self.entry.name)
 
     def _run(self, claim: Claim) -> bool:
         """Work on a claimed chunk; tells whether it was finished. Raises `BackendFailed`."""

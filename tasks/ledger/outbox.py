@@ -33,13 +33,14 @@ class Outbox:
             waiting = {lane: self._waiting(connection, model, lane, identities) for lane in places}
         if not any(waiting.values()):
             return []
-        return self.database.transact(
-            lambda connection: [
-                item
-                for lane, number in places.items()
-                for item in self._take(connection, model, lane, waiting[lane], number)
-            ]
-        )
+
+        def take(connection: Connection) -> list[Dispatched]:
+            # Counted again: of several that look at once each would take all the places that it saw.
+            places = self._places(connection, model, capacity)
+            lanes = [lane for lane in places if lane in waiting]
+            return [item for lane in lanes for item in self._take(connection, model, lane, waiting[lane], places[lane])]
+
+        return self.database.transact(take)
 
     def _places(self, connection: Connection, model: str, capacity: Mapping[RunKind, int]) -> dict[RunKind, int]:
         out = [ChunkState.QUEUED, ChunkState.LEASED]
