@@ -10,6 +10,7 @@ from tasks.ledger.growth import Growth
 from tasks.ledger.outbox import Outbox
 from tasks.ledger.runs import Runs
 from tasks.ledger.scores import Scores
+from tasks.ledger.sets import Sets
 from tasks.ledger.sweeper import Sweeper
 from tasks.ledger.uploads import Uploads
 from tasks.ledger.waits import Waits
@@ -36,6 +37,7 @@ class Ledger:
         self.control = Control(self.database, self.workers)
         self.waits = Waits(self.workers)
         self.growth = Growth(self.database)
+        self.sets = Sets(self.database)
         self.uploads = Uploads(self.database)
 
     def ping(self) -> None:
