@@ -4,6 +4,7 @@ from typing import Annotated
 
 from tasks.schema import Characters, Schema, Seconds, whole
 
+ARENA_PROMPTS = 8  # a run up to this many prompts is taken for one that a person watches
 MAX_SAMPLES = 16
 MAX_PRIORITY = 9
 MAX_DEADLINE = 86_400.0
@@ -25,3 +26,9 @@ class PriorityOption(Schema):
     """Runs of a higher priority go first."""
 
     priority: Priority
+
+
+class SetOption(Schema):
+    """What a set of prompts is called."""
+
+    name: Annotated[str, Characters(200, 1)]

@@ -10,20 +10,20 @@ from tasks.conversation import NewPrompt, checked, problem_of
 from tasks.errors import InvalidInput
 from tasks.files.uploads import UploadStore
 from tasks.ledger import Ledger
-from tasks.ledger.records import NewRun, Run, Wait
+from tasks.ledger.growth import NewColumn
+from tasks.ledger.records import Imported, NewAnswer, NewRun, PromptSet, Run, Wait
 from tasks.measures.estimate import Estimate
 from tasks.measures.estimator import Estimator, new_run
 from tasks.queue.celery import make_app
 from tasks.queue.dispatch import Dispatcher, DispatchThread
 from tasks.queue.live import Live
 from tasks.registry import Registry
-from tasks.run_schema import PriorityOption, RunOptions
+from tasks.run_schema import ARENA_PROMPTS, PriorityOption, RunOptions, SetOption
 from tasks.sampling import check_settings
 from tasks.schema import validated
 from tasks.settings import Settings
 from tasks.states import RunAction, RunKind
 
-ARENA_PROMPTS = 8  # a run up to this many prompts is taken for one that a person watches
 CHUNK_SECONDS = 1.5
 MAX_CHUNK = 256
 BULK_SEED = 0
@@ -98,6 +98,74 @@ class Service:
         completions = max(speed * CHUNK_SECONDS, self.registry.get(model).slots / 2)
         return max(1, min(MAX_CHUNK, round(completions / samples)))
 
+    def _sizes(self, run: Run, samples: int) -> dict[str, int]:
+        """`chunk_size` of the run's models that are in the registry."""
+        return {name: self.chunk_size(name, samples) for name in run.growing if name in self.registry.models}
+
+    def add_models(self, run_id: str, names: list[str]) -> Run:
+        """Let further models of the registry answer all prompts of a run; nothing that is there changes.
+
+        A run that has ended goes on with them. Raises `InvalidInput` (no name), `NotFound` (the run, a model) and
+        `Conflict` (the run has such a column, or is being cancelled just now).
+        """
+        if not names:
+            raise InvalidInput("There is no model; name at least one.", "models")
+        samples = self.ledger.runs.get(run_id).samples
+        chosen = self.registry.choose(names)
+        self.ledger.growth.add_models(
+            run_id, {name: NewColumn(self.registry.get(name), self.chunk_size(name, samples)) for name in chosen}
+        )
+        self.dispatching.request(chosen)
+        return self.ledger.runs.get(run_id)
+
+    def add_samples(self, run_id: str, number: int) -> Run:
+        """Ask every model that answers here for ``number`` more answers to each prompt of a run.
+
+        Raises `InvalidInput` (too many), `NotFound` and `Conflict` (no model answers here, or the run is being
+        cancelled just now).
+        """
+        sizes = self._sizes(self.ledger.runs.get(run_id), max(1, number))
+        self.ledger.growth.add_samples(run_id, number, sizes)
+        return self._set_going(run_id)
+
+    def add_prompts(self, run_id: str, prompts: Iterable[NewPrompt]) -> Run:
+        """Add prompts to a run, for every model that answers here; ``prompts`` is read once, as a stream.
+
+        What they ``follow`` counts from 0 among themselves. All of them are there when this returns, or none. A
+        request that is repeated because its answer got lost adds them again, unless they have a ``custom_id``: then
+        it raises `InvalidInput`, as it does for any prompt that cannot be stored. Raises `NotFound`, `Conflict`
+        (somebody else is adding, or the run is being cancelled just now) and `Unavailable`.
+        """
+        run = self.ledger.runs.get(run_id)
+        self.ledger.growth.add_prompts(run_id, checked(prompts), self._sizes(run, run.samples))
+        return self._set_going(run_id)
+
+    def import_answers(self, run_id: str, answers: Iterable[NewAnswer], label: str | None = None) -> Imported:
+        """Add answers that were made elsewhere as columns of a run, named by ``label`` or by the model of each.
+
+        All that find their prompt are there when this returns, or none. Raises `InvalidInput`, `NotFound`, `Conflict`
+        (the run has such a column, or somebody else is adding) and `Unavailable`.
+        """
+        return self.ledger.growth.import_answers(run_id, answers, label)
+
+    def merge(self, run_id: str, other_id: str) -> Run:
+        """Add the finished columns of another run of the same prompts to a run; a name that is taken gets a number.
+
+        Raises `NotFound`, `Conflict` (other prompts, fewer samples, nothing finished, somebody else is adding) and
+        `Unavailable`.
+        """
+        self.ledger.growth.merge(run_id, other_id)
+        return self.ledger.runs.get(run_id)
+
+    def name_set(self, digest: str, name: str) -> PromptSet:
+        """Name a set of prompts, or give it another name. Raises `InvalidInput` and `NotFound` (no run has it)."""
+        return self.ledger.sets.name(digest, validated(SetOption, {"name": name}).name)
+
+    def _set_going(self, run_id: str) -> Run:
+        run = self.ledger.runs.get(run_id)
+        self.dispatching.request(run.growing)
+        return run
+
     def follow(self, run_id: str, new: NewPrompt) -> tuple[Run, int]:
         """Add a later turn to a run, for every model and sample of it; returns the run and the turn's idx.
 
@@ -110,9 +178,7 @@ class Service:
         if new.system is not None:
             raise InvalidInput("A later turn has the system message of the first.", "system")
         idx = self.ledger.growth.follow(run_id, new)
-        run = self.ledger.runs.get(run_id)
-        self.dispatching.request(run.models)
-        return run, idx
+        return self._set_going(run_id), idx
 
     def waits(self, run: Run) -> dict[str, Wait]:
         """For each model of a run with something pending, why nothing of it gets done now."""
@@ -142,10 +208,9 @@ class Service:
             RunAction.RETRY: control.retry,
         }
         acts[action](run_id)
-        run = self.ledger.runs.get(run_id)
         if action in (RunAction.RESUME, RunAction.RETRY):
-            self.dispatching.request(run.models)
-        return run
+            return self._set_going(run_id)
+        return self.ledger.runs.get(run_id)
 
     def prioritise(self, run_id: str, priority: int) -> Run:
         """Let a run go before or after others of its kind. Raises `InvalidInput`, `NotFound` and `Conflict`."""

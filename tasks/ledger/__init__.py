@@ -12,6 +12,7 @@ from tasks.ledger.outbox import Outbox
 from tasks.ledger.results import Results
 from tasks.ledger.runs import Runs
 from tasks.ledger.scores import Scores
+from tasks.ledger.sets import Sets
 from tasks.ledger.speeds import Speeds
 from tasks.ledger.stored_answers import StoredAnswers
 from tasks.ledger.sweeper import Sweeper
@@ -41,6 +42,7 @@ class Ledger:
         self.control = Control(self.database, self.workers)
         self.waits = Waits(self.workers)
         self.growth = Growth(self.database)
+        self.sets = Sets(self.database)
         self.uploads = Uploads(self.database)
         self.stored_answers = StoredAnswers(self.database)
         self.speeds = Speeds(self.database)

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from tasks.errors import Conflict, NotFound
 from tasks.ledger.database import now
 from tasks.ledger.submission import sealed
 from tasks.ledger.tables import chunk, completion, in_flight, prompt, run, run_model
@@ -98,6 +99,29 @@ def lock_run(connection: Connection, run_id: str) -> Any:
     """
     query = select(run).where(run.c.id == run_id, is_there)
     return connection.execute(query.with_for_update(key_share=True)).first()
+
+
+def existing(connection: Connection, run_id: str) -> Any:
+    """Hold the run's row as `lock_run` does; raises `NotFound` where there is none."""
+    found = lock_run(connection, run_id)
+    if found is None:
+        raise missing(run_id)
+    return found
+
+
+def missing(run_id: str) -> NotFound:
+    return NotFound(f"There is no run {run_id!r}; it may have been deleted.")
+
+
+def reopened(of_run: Any) -> dict[str, Any]:
+    """The values of a run to which work is added: one that has ended goes on, another stays as it is.
+
+    Raises `Conflict` while it is being cancelled.
+    """
+    state = RunState(of_run.state)
+    if state is RunState.CANCELLED and of_run.finished is None:
+        raise Conflict("This run is being cancelled just now; try again in a few seconds.")
+    return {"state": RunState.RUNNING if state.is_final else state, "finished": None, "cancelled_at": None}
 
 
 def is_complete() -> ColumnElement[bool]:

@@ -7,7 +7,17 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, insert, or_, select, tuple_, update
 
 from tasks.errors import Conflict, NotFound
-from tasks.ledger.closing import WAITING, add_counts, close_chunks, finish_complete_runs, is_there, lock_run
+from tasks.ledger.closing import (
+    WAITING,
+    add_counts,
+    close_chunks,
+    existing,
+    finish_complete_runs,
+    is_there,
+    lock_run,
+    missing,
+)
+from tasks.ledger.columns import growing
 from tasks.ledger.database import Database, now
 from tasks.ledger.purging import purge_portion
 from tasks.ledger.tables import chunk, completion, prompt, rendering, run, run_model, score, worker
@@ -57,7 +67,7 @@ class Control:
         """
 
         def cancel(connection: Connection) -> None:
-            of_run = _existing(connection, run_id)
+            of_run = existing(connection, run_id)
             if of_run.finished is not None or RunState(of_run.state).is_final:
                 return
             connection.execute(
@@ -99,7 +109,7 @@ class Control:
         """Put what failed to the models once more; returns how many completions those are.
 
         Attempts are counted anew. What failed in a chunk that has not ended stays as it is: its end must come first.
-        Raises `Conflict` for a cancelled run.
+        So does what failed elsewhere: columns that were imported or merged in. Raises `Conflict` for a cancelled run.
         """
         total, more = 0, True
         while more:
@@ -109,7 +119,7 @@ class Control:
 
     def _retry_some(self, connection: Connection, run_id: str) -> tuple[int, bool]:
         """How many completions were put back, and whether there may be more."""
-        of_run = _existing(connection, run_id)
+        of_run = existing(connection, run_id)
         if of_run.state == RunState.CANCELLED:
             raise Conflict("This run was cancelled; what is left of it is not done again. Submit its prompts anew.")
         failed = [reason for reason in FinishReason if reason.outcome is Outcome.FAILED]
@@ -119,10 +129,13 @@ class Control:
             chunk.c.model == completion.c.model,
             chunk.c.first.between(completion.c.idx - LARGEST_CHUNK, completion.c.idx),
             chunk.c.first + chunk.c.count > completion.c.idx,
+            chunk.c.first_sample <= completion.c.sample,
+            chunk.c.first_sample + chunk.c.samples > completion.c.sample,
             chunk.c.state.in_([*WAITING, ChunkState.LEASED]),
         )
         query = select(*key).where(
             completion.c.run == run_id,
+            completion.c.model.in_(growing(connection, run_id)),
             completion.c.finish_reason.in_(failed),
             ~select(chunk.c.id).where(in_open_chunk).exists(),
         )
@@ -140,12 +153,10 @@ class Control:
                 connection.execute(delete(table).where(here))
         for model, number in Counter(row[0] for row in rows).items():
             add_counts(connection, run_id, model, {Outcome.FAILED: -number})
-        singles = sorted({(model, idx) for model, idx, _ in rows})
-        new = {"run": run_id, "lane": of_run.kind, "state": ChunkState.PENDING, "samples": of_run.samples}
-        connection.execute(
-            insert(chunk), [new | part for part in _parts(singles, _following(connection, run_id, rows))]
-        )
-        again = (run_model.c.run == run_id) & run_model.c.model.in_({model for model, _ in singles})
+        new = {"run": run_id, "lane": of_run.kind, "state": ChunkState.PENDING}
+        following = _following(connection, run_id, rows)
+        connection.execute(insert(chunk), [new | part for part in _parts(_spans(rows), following)])
+        again = (run_model.c.run == run_id) & run_model.c.model.in_({row[0] for row in rows})
         connection.execute(update(run_model).where(again).values(given_up=None))
         if of_run.finished is not None:
             connection.execute(update(run).where(run.c.id == run_id).values(finished=None, state=RunState.PENDING))
@@ -173,26 +184,15 @@ class Control:
         with self.database.read() as connection:
             there = select(run.c.id).where(run.c.id == run_id, is_there)
             if connection.execute(there).first() is None:
-                raise _missing(run_id)
+                raise missing(run_id)
         self.database.transact(remove, durable=True)
 
 
-def _existing(connection: Connection, run_id: str) -> Any:
-    found = lock_run(connection, run_id)
-    if found is None:
-        raise _missing(run_id)
-    return found
-
-
 def _open_run(connection: Connection, run_id: str, wish: str) -> Any:
-    found = _existing(connection, run_id)
+    found = existing(connection, run_id)
     if RunState(found.state).is_final:
         raise Conflict(f"This run has ended, so it cannot be {wish}.")
     return found
-
-
-def _missing(run_id: str) -> NotFound:
-    return NotFound(f"There is no run {run_id!r}; it may have been deleted.")
 
 
 def _set_state(connection: Connection, run_id: str, state: RunState) -> None:
@@ -207,14 +207,27 @@ def _following(connection: Connection, run_id: str, rows: Sequence[tuple[Any, ..
     return set(connection.execute(follows).scalars())
 
 
-def _parts(prompts: Iterable[tuple[str, int]], following: Collection[int]) -> list[dict[str, Any]]:
+def _spans(rows: Sequence[tuple[Any, ...]]) -> list[tuple[str, int, int, int]]:
+    """Completions (model, idx, sample), in order, as (model, first sample, samples, idx): adjoining samples in one."""
+    spans: list[tuple[str, int, int, int]] = []
+    for model, idx, sample in rows:
+        before = spans[-1] if spans else None
+        if before and (before[0], before[3], before[1] + before[2]) == (model, idx, sample):
+            spans[-1] = (model, before[1], before[2] + 1, idx)
+        else:
+            spans.append((model, sample, 1, idx))
+    return sorted(spans)
+
+
+def _parts(spans: Iterable[tuple[str, int, int, int]], following: Collection[int]) -> list[dict[str, Any]]:
     """Neighbouring prompts of a model together, at most `RETRIED_CHUNK` in a chunk; turns of a conversation always."""
     parts: list[dict[str, Any]] = []
-    for model, idx in prompts:
+    for model, first, samples, idx in spans:
+        same = {"model": model, "first_sample": first, "samples": samples}
         last = parts[-1] if parts else None
-        joins = last and last["model"] == model and last["first"] + last["count"] == idx
+        joins = last and last.items() >= same.items() and last["first"] + last["count"] == idx
         if last and joins and last["count"] < (LARGEST_CHUNK if idx in following else RETRIED_CHUNK):
             last["count"] += 1
         else:
-            parts.append({"model": model, "first": idx, "count": 1})
+            parts.append(same | {"first": idx, "count": 1})
     return parts

@@ -121,8 +121,9 @@ class Run:
 
     Within a lane, runs of a higher ``priority`` go first. ``entries`` are the models' entries as they were when the
     run was made; runs of older ledgers have none. ``origins`` says of each model whether its answers were computed
-    here or imported. ``prompt_set`` is the digest of its prompts' texts (None for runs of older ledgers), ``set_name``
-    the name of that set.
+    here or imported, ``merged`` of each column that was merged in from which run, ``samplings`` with which settings
+    it was made there. ``prompt_set`` is the digest of its prompts' texts (None for runs of older ledgers),
+    ``set_name`` the name of that set.
     """
 
     id: str
@@ -140,6 +141,8 @@ class Run:
     models: Mapping[str, Counts]
     entries: Mapping[str, ModelEntry] = field(default_factory=dict)
     origins: Mapping[str, Origin] = field(default_factory=dict)
+    merged: Mapping[str, str] = field(default_factory=dict)
+    samplings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     prompt_set: str | None = None
     set_name: str | None = None
     fresh: bool = False
@@ -149,6 +152,11 @@ class Run:
     def computed(self) -> list[str]:
         """The models that answer here, without the columns that were imported."""
         return [name for name in self.models if self.origins.get(name) is not Origin.IMPORTED]
+
+    @property
+    def growing(self) -> list[str]:
+        """The models that answer what is added to the run, which neither imported nor merged columns do."""
+        return [name for name in self.computed if name not in self.merged]
 
     @property
     def counts(self) -> Counts:
@@ -195,7 +203,7 @@ class Claim:
 class NewAnswer:
     """An answer that was made elsewhere, to the prompt with this ``custom_id``, else with this ``prompt``'s text.
 
-    With ``turn`` k it answers the k-th of the prompts that follow that one; 0 is that one itself. ``model`` is who gave
+    Where that prompt begins a conversation, ``turn`` says which of its turns is meant (from 0). ``model`` is who gave
     it, where its file says so; ``line`` is where in the file it stands (from 1).
     """
 
@@ -216,6 +224,16 @@ class Imported:
     taken: int
     unmatched_count: int
     unmatched: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts that some runs have in common: the digest of their texts, their number and how many runs there are."""
+
+    digest: str
+    name: str | None
+    prompts: int
+    runs: int
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """A run on its way into the ledger, piece by piece."""
 
-import bisect
 import hashlib
 import itertools
 import json
@@ -15,9 +14,10 @@ from sqlalchemy.exc import IntegrityError
 from tasks.conversation import NewPrompt, set_digest
 from tasks.errors import Conflict, InvalidInput, Unavailable
 from tasks.ledger.database import Database, now
+from tasks.ledger.planning import Samples, insert_chunks, parts
 from tasks.ledger.records import NewRun, columns_of
 from tasks.ledger.tables import chunk, prompt, prompt_set, run, run_model
-from tasks.states import ChunkState, RunState
+from tasks.states import RunState
 
 PIECE = 5000  # prompts a transaction: short enough that other writers find their turn on SQLite
 ABANDONED_SECONDS = 600.0
@@ -67,12 +67,10 @@ class Submission:
     def _store(self, prompts: Iterable[NewPrompt]) -> None:
         for piece, is_last in _pieces(prompts):
             rows = self._rows(piece)  # before the transaction, which is to be short
-            chunks = self._plan(is_last)
             with self.database.write() as connection:
                 self._begin_or_go_on(connection)
                 connection.execute(insert(prompt), rows)
-                if chunks:
-                    connection.execute(insert(chunk), chunks)
+                self._plan(connection, is_last)
                 if is_last:
                     self._seal(connection)
             self._begun = True
@@ -93,42 +91,17 @@ class Submission:
         self._total += len(rows)
         return rows
 
-    def _plan(self, is_last: bool) -> list[dict[str, Any]]:
-        """The chunks whose prompts are there by now; with the last piece also those that are not full.
-
-        A chunk ends before a prompt that follows none, so that all turns of a conversation lie in one.
-        """
-        chunks = []
+    def _plan(self, connection: Connection, is_last: bool) -> None:
+        """Store the chunks whose prompts are there by now; with the last piece also those that are not full."""
+        # The last conversation may go on with the next piece.
+        end = self._total if is_last else self._last_root
+        samples = Samples(0, self.new.samples)
         for model, size in self.new.chunk_sizes.items():
-            # The last conversation may go on with the next piece.
-            end = self._total if is_last else self._last_root
-            first = self._planned[model]
-            while first < end:
-                stop = self._border(first + size, end)
-                if stop < first + size and not is_last:
-                    break
-                chunks.append(
-                    {
-                        "run": self.id,
-                        "model": model,
-                        "first": first,
-                        "count": stop - first,
-                        "samples": self.new.samples,
-                        "lane": self.new.kind,
-                        "state": ChunkState.PENDING,
-                    }
-                )
-                first = stop
-            self._planned[model] = first
+            ranges = list(parts(self._planned[model], end, size, self._followers, full=not is_last))
+            insert_chunks(connection, self.id, model, self.new.kind, samples, ranges)
+            if ranges:
+                self._planned[model] = sum(ranges[-1])
         self._followers = [idx for idx in self._followers if idx >= min(self._planned.values(), default=0)]
-        return chunks
-
-    def _border(self, wanted: int, end: int) -> int:
-        """The first index from ``wanted`` on, at most ``end``, where a chunk may end."""
-        at = bisect.bisect_left(self._followers, wanted)
-        while wanted < end and at < len(self._followers) and self._followers[at] == wanted:
-            wanted, at = wanted + 1, at + 1
-        return min(wanted, end)
 
     def _begin_or_go_on(self, connection: Connection) -> None:
         if not self._begun:

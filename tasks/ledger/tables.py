@@ -68,6 +68,8 @@ run_model = Table(
     Column("identity", String(16)),  # of that entry
     Column("given_up", Text),  # why nothing more of the model is done
     Column("origin", String(16), nullable=False, default="computed", server_default="computed"),
+    Column("merged_from", String(32)),  # the run whose column this was
+    Column("sampling", JSON(none_as_null=True)),  # of that run
     Index(
         "run_model_given_up",
         "run",
@@ -93,6 +95,13 @@ prompt = Table(
     Column("custom_id", String(512)),
     Column("sampling", JSON),
     Column("created", Float),  # where it was added to a run that was there
+    Index(
+        "prompt_by_custom_id",
+        "run",
+        "custom_id",
+        sqlite_where=text("custom_id IS NOT NULL"),
+        postgresql_where=text("custom_id IS NOT NULL"),
+    ),
 )
 
 chunk = Table(

@@ -50,5 +50,5 @@ class Scorer:
             self.dispatcher.request_scores(chunk_id)
         self._seen = unscored
         if discarded := self.ledger.runs.discard_abandoned():
-            logger.warning("%d runs were never handed in to their end; what there was of them is gone", discarded)
+            logger.warning("%d runs or additions were never handed in to their end; what there was is gone", discarded)
         self.ledger.batches.settle()

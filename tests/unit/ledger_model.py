@@ -15,6 +15,8 @@ from tasks.states import ChunkState, FinishReason, Outcome, RunState
 
 Key = tuple[str, str, int, int]
 MODELS = ("a", "b")
+ADDED = "c"  # a model that joins later
+EVERY = (*MODELS, ADDED)
 ACTIVE = (ChunkState.PENDING, ChunkState.QUEUED, ChunkState.LEASED)
 
 
@@ -27,6 +29,7 @@ class Truth(RuleBasedStateMachine):
         self.keys: dict[str, set[Key]] = {}  # what each run that was not deleted must end with
         self.deleted: set[str] = set()
         self.cancelled: dict[str, float] = {}  # seconds since then
+        self.revived: set[str] = set()  # had ended cancelled before something was added
         self.rows: dict[Key, tuple[FinishReason, str]] = {}
         self.attempts: Counter[Key] = Counter()
 
@@ -54,7 +57,7 @@ class Truth(RuleBasedStateMachine):
         chunks = self.chunks()
         for run_id, keys in self.keys.items():
             self.check_run(run_id, keys & there, keys)
-            self.check_chunks([one for one in chunks if one.run == run_id], keys - there, run_id in self.cancelled)
+            self.check_chunks([one for one in chunks if one.run == run_id], keys - there, run_id)
         assert all(number <= MAX_ATTEMPTS for number in self.attempts.values())
         for run_id in self.deleted:
             with pytest.raises(NotFound):
@@ -63,7 +66,8 @@ class Truth(RuleBasedStateMachine):
     def check_run(self, run_id: str, there: set[Key], keys: set[Key]) -> None:
         seen = self.ledger.runs.get(run_id)
         outcomes = Counter(self.rows[key][0].outcome for key in there)
-        for model in MODELS:
+        assert set(seen.models) == {key[1] for key in keys}
+        for model in seen.models:
             assert seen.models[model].total == len([key for key in keys if key[1] == model])
         counts = seen.counts
         assert {Outcome.DONE: counts.done, Outcome.FAILED: counts.failed, Outcome.CANCELLED: counts.cancelled} == {
@@ -75,15 +79,20 @@ class Truth(RuleBasedStateMachine):
             assert seen.state.is_final and counts.pending == 0
         assert seen.state is not RunState.DONE or seen.finished is not None
 
-    def check_chunks(self, chunks: Sequence[Any], missing: set[Key], cancelled: bool) -> None:
+    def check_chunks(self, chunks: Sequence[Any], missing: set[Key], run_id: str) -> None:
         """What is missing is still to be done by one chunk; no two would do the same; only leases have tokens."""
         assert all((one.state == ChunkState.LEASED) == (one.token is not None) for one in chunks)
         assert all(one.attempt <= MAX_ATTEMPTS for one in chunks)
-        assert cancelled or all(one.state != ChunkState.CANCELLED for one in chunks)
+        assert run_id in {*self.cancelled, *self.revived} or all(one.state != ChunkState.CANCELLED for one in chunks)
         active = [one for one in chunks if one.state in ACTIVE]
-        doing = Counter((one.model, idx) for one in active for idx in range(one.first, one.first + one.count))
+        doing = Counter(
+            (one.model, idx, sample)
+            for one in active
+            for idx in range(one.first, one.first + one.count)
+            for sample in range(one.first_sample, one.first_sample + one.samples)
+        )
         assert all(number == 1 for number in doing.values())
-        assert all((model, idx) in doing for _, model, idx, _ in missing)
+        assert all(key[1:] in doing for key in missing)
 
     def is_left(self) -> bool:
         """Whether a run has not ended, or something is there of a deleted one."""

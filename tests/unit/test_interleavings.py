@@ -20,11 +20,13 @@ from tasks.conversation import NewPrompt
 from tasks.errors import Conflict
 from tasks.ledger import Lease, Ledger
 from tasks.ledger.closing import CANCEL_GRACE, WAITING
+from tasks.ledger.growth import NewColumn
 from tasks.ledger.records import Claim, Completion, Environment, NewRun, Rendered, Worker
 from tasks.ledger.tables import chunk, run, worker
 from tasks.states import ChunkState, FinishReason, Outcome, RunKind, RunState, WorkerState
 from tests.clock import pass_time
-from tests.unit.ledger_model import MODELS, Truth
+from tests.unit.growth_rows import entry
+from tests.unit.ledger_model import ADDED, EVERY, MODELS, Truth
 
 T = TypeVar("T")
 MADE_WITH = Environment("e", {})
@@ -86,9 +88,37 @@ class Interleavings(Truth):
                 self.ledger.growth.follow(run_id, turn)
             return
         idx = self.ledger.growth.follow(run_id, turn)
-        self.keys[run_id] |= {(run_id, m, idx, s) for m in MODELS for s in range(before.samples)}
+        self.keys[run_id] |= {(run_id, m, idx, s) for m in before.models for s in range(before.samples)}
 
-    @rule(model=st.sampled_from(MODELS))
+    @precondition(lambda self: self.keys)
+    @rule(which=SOME, what=st.sampled_from(["models", "samples", "prompts"]), number=st.integers(1, 2))
+    def grow(self, which: int, what: str, number: int) -> None:
+        """Something joins a run, whatever its state; no row that is there changes (see `nothing_lies`)."""
+        run_id = pick(list(self.keys), which)
+        before = self.ledger.runs.get(run_id)
+        if before.samples + number > 3 or before.prompts + number > 6 or (what == "models" and ADDED in before.models):
+            return
+        sizes = dict.fromkeys(EVERY, number)
+        turns = [NewPrompt("more", follows=idx - 1 if idx else None) for idx in range(number)]
+        acts: dict[str, Any] = {
+            "models": lambda: self.ledger.growth.add_models(run_id, {ADDED: NewColumn(entry(), number)}),
+            "samples": lambda: self.ledger.growth.add_samples(run_id, number, sizes),
+            "prompts": lambda: self.ledger.growth.add_prompts(run_id, turns, sizes),
+        }
+        if before.state is RunState.CANCELLED and before.finished is None:
+            with pytest.raises(Conflict):
+                acts[what]()
+            return
+        acts[what]()
+        after = self.ledger.runs.get(run_id)
+        self.keys[run_id] = {
+            (run_id, m, i, s) for m in after.models for i in range(after.prompts) for s in range(after.samples)
+        }
+        if self.cancelled.pop(run_id, None) is not None:
+            self.revived.add(run_id)
+        assert after.state is (RunState.RUNNING if before.state.is_final else before.state)
+
+    @rule(model=st.sampled_from(EVERY))
     def dispatch(self, model: str) -> None:
         capacity = {RunKind.ARENA: 2, RunKind.BULK: 3}
         items = self.ledger.outbox.dispatch(model, capacity)
@@ -128,7 +158,7 @@ class Interleavings(Truth):
                 self.sweep(10.0)
                 assert self.ledger.runs.get(claim.run).finished is not None
 
-    @rule(model=st.sampled_from(MODELS))
+    @rule(model=st.sampled_from(EVERY))
     def dies_before_closing(self, model: str) -> None:
         """A worker writes the last completion of a chunk and dies: the chunk is done, not done again."""
         self.take(model)
@@ -169,14 +199,14 @@ class Interleavings(Truth):
             query = select(chunk.c.token).where(chunk.c.id == claim.chunk)
             return connection.execute(query).scalar() == claim.token
 
-    @rule(model=st.sampled_from(MODELS))
+    @rule(model=st.sampled_from(EVERY))
     def take(self, model: str) -> None:
         """What most often happens: chunks are sent and claimed at once."""
         self.dispatch(model)
         while self.messages:
             self.claim(0, again=False)
 
-    @rule(model=st.sampled_from(MODELS), times=st.integers(1, 4), swept=st.booleans())
+    @rule(model=st.sampled_from(EVERY), times=st.integers(1, 4), swept=st.booleans())
     def everybody_dies(self, model: str, times: int, swept: bool) -> None:
         for _ in range(times):
             self.take(model)
@@ -210,7 +240,7 @@ class Interleavings(Truth):
     def sweep(self, lost_after: float) -> None:
         self.ledger.sweeper.sweep(lost_after)
 
-    @rule(model=st.sampled_from(MODELS))
+    @rule(model=st.sampled_from(EVERY))
     def is_overtaken(self, model: str) -> None:
         """A worker whose lease ran out, and whose chunk most often another has by now, changes nothing of it."""
         self.take(model)
@@ -230,7 +260,7 @@ class Interleavings(Truth):
         assert self.chunks() == before
 
     @precondition(lambda self: self.keys)
-    @rule(model=st.sampled_from(MODELS), which=SOME, wish=st.sampled_from(["pause", "pause", "cancel"]))
+    @rule(model=st.sampled_from(EVERY), which=SOME, wish=st.sampled_from(["pause", "pause", "cancel"]))
     def stop_amid(self, model: str, which: int, wish: str) -> None:
         """Messages that arrive when their run was stopped meanwhile."""
         run_id = pick(list(self.keys), which)
@@ -241,7 +271,7 @@ class Interleavings(Truth):
         if wish == "pause":
             self.wish(run_id, "resume", 0)
 
-    @rule(model=st.sampled_from(MODELS), released=st.booleans())
+    @rule(model=st.sampled_from(EVERY), released=st.booleans())
     def retry_amid(self, model: str, released: bool) -> None:
         """A retry when something has failed of a chunk that is still open."""
         self.take(model)
@@ -258,7 +288,7 @@ class Interleavings(Truth):
     def work_off(self, reason: str) -> None:
         """Do all that waits, well or badly; then everything that failed is to be done again."""
         self.wait(5.0)
-        for model in MODELS:
+        for model in EVERY:
             self.take(model)
             while self.held:
                 self.finish(0, reason, separately=False)
@@ -318,7 +348,7 @@ class Interleavings(Truth):
                 break
             self.wait(40.0)
             self.sweep(-1.0)
-            for model in MODELS:
+            for model in EVERY:
                 self.take(model)
             while self.held:
                 self.finish(0, "stop", separately=False)

@@ -136,7 +136,7 @@ OPERATIONS = (
         body=PriorityOption,
     ),
     Operation(POST, "/api/estimate", "How long a run would take now", answers.Estimate, body=requests.EstimateRequest),
-    Operation(GET, "/api/sets", "Sets of prompts that have a name", answers.PromptSets),
+    Operation(GET, "/api/sets", "Sets of prompts, with the names they have", answers.PromptSets),
     Operation(PUT, "/api/sets/{digest}", "Give a set of prompts a name", status=204, body=requests.SetName),
     Operation(GET, "/api/models", "The models, with the state of their workers", answers.Models),
     Operation(GET, "/api/workers", "Worker processes", answers.Workers),

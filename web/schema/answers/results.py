@@ -137,15 +137,15 @@ class Imported(Answer):
 
 
 class PromptSet(Answer):
-    """A set of prompts with a name."""
+    """A set of prompts that runs have in common."""
 
     digest: str
-    name: str
+    name: str | None
     prompts: int
     runs: int
 
 
 class PromptSets(Answer):
-    """All named sets."""
+    """All sets of prompts."""
 
     sets: list[PromptSet]

@@ -11,7 +11,12 @@ branch_labels = None
 depends_on = None
 
 NEW_TABLES = ("in_flight", "prompt_set", "upload", "batch")
-INDEXES = {"run_by_set": ("run", "prompt_set"), "run_by_batch": ("run", "batch")}
+INDEXES = {"run_by_set": ("run", ["prompt_set"]), "run_by_batch": ("run", ["batch"])}
+# Of rows of which something holds.
+PARTIAL_INDEXES = {
+    "completion_by_cache_key": ("completion", ["cache_key"], "cache_key IS NOT NULL AND origin = 'computed'"),
+    "prompt_by_custom_id": ("prompt", ["run", "custom_id"], "custom_id IS NOT NULL"),
+}
 
 
 def columns() -> dict[str, list[sa.Column[Any]]]:
@@ -24,7 +29,11 @@ def columns() -> dict[str, list[sa.Column[Any]]]:
             sa.Column("growth", sa.String(length=32)),
             sa.Column("growth_seen", sa.Float()),
         ],
-        "run_model": [sa.Column("origin", sa.String(length=16), nullable=False, server_default="computed")],
+        "run_model": [
+            sa.Column("origin", sa.String(length=16), nullable=False, server_default="computed"),
+            sa.Column("merged_from", sa.String(length=32)),
+            sa.Column("sampling", sa.JSON(none_as_null=True)),
+        ],
         "prompt": [sa.Column("sampling", sa.JSON())],
         "chunk": [
             sa.Column("first_sample", sa.Integer(), nullable=False, server_default="0"),
@@ -43,9 +52,9 @@ def upgrade() -> None:
             op.add_column(table, column)
     op.execute("UPDATE chunk SET samples = (SELECT run.samples FROM run WHERE run.id = chunk.run)")
     for name, (table, indexed) in INDEXES.items():
-        op.create_index(name, table, [indexed])
-    known = sa.text("cache_key IS NOT NULL AND origin = 'computed'")
-    op.create_index("completion_by_cache_key", "completion", ["cache_key"], sqlite_where=known, postgresql_where=known)
+        op.create_index(name, table, indexed)
+    for name, (table, indexed, holds) in PARTIAL_INDEXES.items():
+        op.create_index(name, table, indexed, sqlite_where=sa.text(holds), postgresql_where=sa.text(holds))
     _create_tables()
 
 
@@ -100,9 +109,8 @@ def _create_tables() -> None:
 def downgrade() -> None:
     for table in NEW_TABLES:
         op.drop_table(table)
-    op.drop_index("completion_by_cache_key", table_name="completion")
-    for name, (table, _) in INDEXES.items():
-        op.drop_index(name, table_name=table)
+    for name, on in {**INDEXES, **PARTIAL_INDEXES}.items():
+        op.drop_index(name, table_name=str(on[0]))
     for table, added in columns().items():
         for column in added:
             op.drop_column(table, column.name)
