@@ -96,7 +96,7 @@ def test_a_run_is_read_alike_from_each_database(each_ledger: Ledger) -> None:
     assert [message.content for message in page[1].messages(A, 1)] == [PROMPTS[0].text, "(0, 1)", PROMPTS[1].text]
     assert results.late_turns(run_id) == {0: [late]} and list(results.followed(run_id, 5)) == [1, 1, 0, 0, 0]
     assert results.environments(run_id, [A, B], 5) == {"e"} and results.metrics(run_id, [A]) == ["m"]
-    assert results.means(run_id, A) == {"m": (8, 0.5)} and results.tokens(run_id, A) == (0, 0)
+    assert results.means(run_id, A) == {"m": (10, 0.5)} and results.tokens(run_id, A) == (0, 0)
 
 
 def test_csv_opens_in_excel_without_formulas(ledger: Ledger, done: str) -> None:
