@@ -165,4 +165,4 @@ def _look_through(stream: IO[bytes], codec: str) -> Survey:
 
 def _seems_utf_16(beginning: bytes) -> bool:
     halves = beginning[::2], beginning[1::2]
-    return any(half.count(0) * 5 > len(half) for half in halves)
+    return len(beginning) >= 16 and any(half.count(0) * 4 > len(half) for half in halves)

@@ -2,6 +2,7 @@
 
 import datetime
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 from xml.etree.ElementTree import ParseError
@@ -18,7 +19,17 @@ from tasks.files.read.source import Source
 MAX_UNPACKED = 2**30  # bytes of a workbook
 MAX_STRINGS = 2**28  # bytes of its shared texts, which lie in memory all the time
 STRINGS = "xl/sharedStrings.xml"
-BROKEN = (zipfile.BadZipFile, InvalidFileException, ParseError, KeyError, ValueError, OSError, EOFError, TypeError)
+BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    InvalidFileException,
+    ParseError,
+    KeyError,
+    ValueError,
+    OSError,
+    EOFError,
+    TypeError,
+)
 
 
 def read_xlsx(source: Source, notes: Notes) -> Records:
