@@ -112,7 +112,10 @@ def preview(seen: Preview) -> answers.Preview:
         first=[prompt(row, idx) for idx, row in enumerate(seen.first)],
         prompts=seen.prompts,
         problem_count=seen.problem_count,
-        problems=[answers.LineProblem(**asdict(problem)) for problem in seen.problems],
+        problems=[
+            answers.LineProblem(line=problem.line, reason=problem.reason, remedy=problem.remedy)
+            for problem in seen.problems
+        ],
         notes=list(seen.notes),
         lengths={str(length): number for length, number in sorted(seen.lengths.items())},
     )
@@ -138,7 +141,7 @@ def progress(row: records.Run, waits: Mapping[str, records.Wait], left: Estimate
 def settings(row: records.Run, name: str) -> answers.Settings | None:
     """What a run's model answers with; None for runs of older versions, which did not keep its entry."""
     entry = row.entries.get(name)
-    return answers.Settings(**entry.effective(row.sampling)) if entry else None
+    return answers.Settings(**entry.effective(row.samplings.get(name, row.sampling))) if entry else None
 
 
 def wait(found: records.Wait) -> answers.Waits:

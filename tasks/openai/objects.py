@@ -34,7 +34,7 @@ def answer_object(endpoint: Endpoint, answer_id: str, rows: Sequence[Completion]
 
 def usage_of(rows: Sequence[Completion]) -> dict[str, Any] | None:
     """Tokens of an answer, each prompt counted once; None where the model's server did not tell them."""
-    prompts = [row.prompt_tokens for row in rows if row.sample == 0]
+    prompts = list({row.idx: row.prompt_tokens for row in rows}.values())
     outputs = [row.output_tokens for row in rows]
     if None in prompts or None in outputs:
         return None

@@ -28,11 +28,12 @@ def error_lines(ledger: Ledger, runs: Sequence[Run], endpoint: Endpoint) -> Iter
 
 
 def result(endpoint: Endpoint, custom_id: str, rows: Sequence[Completion]) -> dict[str, Any]:
-    """One line: ``rows`` are all samples of one model's answer to one request."""
-    answer_id = f"{rows[0].run}-{rows[0].idx}-{rows[0].model}"
+    """One line: ``rows`` are samples of one model's answer to one request."""
+    first = rows[0]
+    answer_id = f"{first.run}-{first.idx}-{first.model}" + (f"-{first.sample}" if first.sample else "")
     line: dict[str, Any] = {"id": f"batch_req_{answer_id}", "custom_id": custom_id, "response": None, "error": None}
     if problem := problem_of_answer(rows):
-        return line | {"error": {"code": problem[0], "message": f"{rows[0].model}: {problem[1]}"}}
+        return line | {"error": {"code": problem[0], "message": f"{first.model}: {problem[1]}"}}
     body = answer_object(endpoint, answer_id, rows)
     return line | {"response": {"status_code": 200, "request_id": answer_id, "body": body}}
 

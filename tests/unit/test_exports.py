@@ -19,12 +19,13 @@ from tasks.conversation import Message, NewPrompt, Role, checked
 from tasks.errors import Conflict, InvalidInput, NotFound
 from tasks.files.read import read
 from tasks.files.write import ExportFormat, export
-from tasks.files.write.batch_line import TEXT, batch_line
 from tasks.files.write.naming import safe_name
 from tasks.files.write.parquet import METADATA_KEY
 from tasks.ledger import Ledger
 from tasks.ledger.records import Completion, Environment, NewRun, ScoreRow
 from tasks.ledger.tables import completion, environment, run, run_model, score
+from tasks.openai.bodies import Endpoint
+from tasks.openai.results import result
 from tasks.registry import Registry
 from tasks.settings import ROOT
 from tasks.states import FinishReason, RunKind
@@ -168,11 +169,10 @@ def test_openai_lines_are_what_its_client_reads(ledger: Ledger, done: str) -> No
     assert [one["custom_id"] for one in records] == ["81"] * 4 + ["prompt-1"] * 4 + ["prompt-2"] * 4 + ["x"] * 4
     assert len({one["id"] for one in records}) == 16
     (failed,) = (one for one in records if one["response"] is None)
-    assert failed["error"] == {"code": "generation_failed", "message": "broke"}
+    assert failed["error"] == {"code": "error", "message": f"{A}: broke"}
     bodies = [ChatCompletion.model_validate(one["response"]["body"]) for one in records if one["response"]]
     assert bodies[0].choices[0].message.content == "=答00" and bodies[0].usage and bodies[0].usage.total_tokens == 14
-    stored, prompt = ledger.completions.page(done)[0], ledger.runs.prompts(done)[0]
-    line = batch_line(ledger.runs.get(done), prompt, stored, TEXT)
+    line = result(Endpoint.COMPLETIONS, "81", ledger.completions.page(done)[:1])
     assert TextCompletion.model_validate(line["response"]["body"]).choices[0].text == "=答00"
 
 

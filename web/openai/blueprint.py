@@ -5,7 +5,6 @@ from typing import Any
 
 from flask import Blueprint
 
-from tasks.files.uploads import UploadStore
 from tasks.openai.batches import Batches
 from web.host import service
 
@@ -14,14 +13,9 @@ PREFIX = "/v1"
 blueprint = Blueprint("openai", __name__, url_prefix=PREFIX)
 
 
-def uploads() -> UploadStore:
-    """The store of this app's files."""
-    return UploadStore(service().ledger, service().settings.data / "uploads")
-
-
 def batches() -> Batches:
     """The batches of this app's service."""
-    return Batches(service(), uploads())
+    return Batches(service(), service().uploads)
 
 
 def listed(found: Sequence[dict[str, Any]], limit: int) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from tasks.files.uploads import UploadStore
 from tasks.ledger.records import Upload
 from tasks.openai.batches import OWNER, PURPOSE
 from web import received
-from web.openai.blueprint import batches, blueprint, listed, uploads
+from web.host import service
+from web.openai.blueprint import batches, blueprint, listed
 from web.openai.queries import FilesQuery
 from web.received import UnsupportedType
 
@@ -40,13 +41,13 @@ def create_file() -> ResponseReturnValue:
     if file.stream.seek(0, os.SEEK_END) > MAX_BYTES:
         raise _too_large()
     file.stream.seek(0)
-    return _object(uploads().store(file.stream, file.filename or "file", OWNER, PURPOSE, MAX_BYTES))
+    return _object(service().uploads.store(file.stream, file.filename or "file", OWNER, PURPOSE, MAX_BYTES))
 
 
 @blueprint.get("/files")
 def list_files() -> ResponseReturnValue:
     query = received.query(FilesQuery)
-    found = uploads().ledger.uploads.newest(OWNER, query.purpose, query.after, query.limit + 1)
+    found = service().uploads.ledger.uploads.newest(OWNER, query.purpose, query.after, query.limit + 1)
     return listed([_object(upload) for upload in found], query.limit)
 
 
@@ -56,14 +57,14 @@ def retrieve_file(file_id: str) -> ResponseReturnValue:
         batch, lines = result
         size, name = sum(map(len, lines)), f"{file_id.removeprefix('file-')}.jsonl"
         return _shown(file_id, size, batch.created, name, f"{PURPOSE}_output")
-    return _object(uploads().ledger.uploads.get(file_id, OWNER))
+    return _object(service().uploads.ledger.uploads.get(file_id, OWNER))
 
 
 @blueprint.get("/files/<file_id>/content")
 def file_content(file_id: str) -> ResponseReturnValue:
     if result := batches().result(file_id):
         return Response(result[1], mimetype=JSON_LINES)
-    pieces = _pieces(uploads(), file_id)
+    pieces = _pieces(service().uploads, file_id)
     next(pieces)  # a file that is not there is an error, not an answer that breaks off
     return Response(pieces, mimetype="application/octet-stream")
 
@@ -72,8 +73,8 @@ def file_content(file_id: str) -> ResponseReturnValue:
 def delete_file(file_id: str) -> ResponseReturnValue:
     if batches().result(file_id):
         raise InvalidInput("The results of a batch are part of its runs; delete those.", "file_id")
-    found = uploads().ledger.uploads.get(file_id, OWNER)
-    uploads().delete(found.id)
+    found = service().uploads.ledger.uploads.get(file_id, OWNER)
+    service().uploads.delete(found.id)
     return {"id": found.id, "object": "file", "deleted": True}
 
 

@@ -1,6 +1,6 @@
 """What is exported: a run, the models of it that were chosen, and where its rows come from."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,10 +73,14 @@ class Source:
             "counts": self.run.models[name].to_dict(),
             "identity": entry.identity if entry else None,
             "entry": entry.snapshot() if entry else None,
-            "settings": entry.effective(self.run.sampling) if entry else None,
+            "settings": entry.effective(self._sampling(name)) if entry else None,
         }
+
+    def _sampling(self, name: str) -> Mapping[str, Any]:
+        """The settings that a column was asked with: a merged one has those of its own run."""
+        return self.run.samplings.get(name, self.run.sampling)
 
     def settings(self, name: str) -> dict[str, Any]:
         """The decoding settings of a model in this run, as far as they are known."""
         entry = self.run.entries.get(name)
-        return entry.effective(self.run.sampling) if entry else dict(self.run.sampling)
+        return entry.effective(self._sampling(name)) if entry else dict(self.run.sampling)
