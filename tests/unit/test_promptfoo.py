@@ -9,16 +9,17 @@ import pytest
 
 from tasks.conversation import NewPrompt
 from tasks.errors import InvalidInput
-from tasks.files.read.promptfoo import is_promptfoo, is_promptfoo_config, read_promptfoo
+from tasks.files.read.promptfoo import read_promptfoo
 from tasks.files.read.promptfoo.assertions import written
 from tasks.files.read.promptfoo.cases import Untaken
+from tasks.files.read.promptfoo_signs import is_promptfoo, is_promptfoo_config
 from tasks.files.read.reading import Problem, Reading
 
 
-def load(content: str, **reading: Any) -> tuple[list[NewPrompt], list[tuple[int, str]]]:
+def load(content: str, name: str = "f", **reading: Any) -> tuple[list[NewPrompt], list[tuple[int, str]]]:
     """The prompts, and the problems by line."""
     prompts, problems = [], []
-    for line, one in read_promptfoo(io.BytesIO(content.encode()), "f", Reading(**reading)):
+    for line, one in read_promptfoo(io.BytesIO(content.encode()), name, Reading(**reading)):
         if isinstance(one, Problem):
             assert (one.line, bool(one.remedy)) == (line, True)
             problems.append((line, one.reason))
@@ -164,7 +165,7 @@ BOMB = "a: &a [1, 1]\n" + "".join(LEVELS)
 )
 def test_yaml_of_strangers_is_bounded(content: str, told: str) -> None:
     with pytest.raises(InvalidInput, match=told):
-        load(content, format="yaml")
+        load(content, name="tests.yaml")
 
 
 def test_what_is_promptfoo() -> None:

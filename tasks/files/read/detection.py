@@ -9,6 +9,7 @@ from typing import IO
 
 from tasks.errors import InvalidInput
 from tasks.files.read.columns import is_known, is_prompt
+from tasks.files.read.promptfoo_signs import is_promptfoo, is_promptfoo_config
 from tasks.files.read.reading import FileFormat, Separator
 
 BLOCK_LIMIT = 64_000  # characters before the first line of ---, which is twice the longest prompt
@@ -21,8 +22,8 @@ BY_NAME = {
     ".jsonl": FileFormat.JSONL,
     ".ndjson": FileFormat.JSONL,
     ".json": FileFormat.JSON,
-    ".yaml": FileFormat.YAML,
-    ".yml": FileFormat.YAML,
+    ".yaml": FileFormat.PROMPTFOO,
+    ".yml": FileFormat.PROMPTFOO,
 }
 BINARY: Mapping[bytes, str] = {
     b"\x1f\x8b": "a gzip archive; unpack it and send what is in it",
@@ -44,7 +45,6 @@ BINARY: Mapping[bytes, str] = {
 JSON_OBJECT = re.compile(r'\s*\{\s*"')
 JSON_LIST = re.compile(r'\s*\[\s*(\{\s*["}]|"|\])')
 BLOCK_END = re.compile(r"^[^\S\n]*---[^\S\n]*$", re.MULTILINE)
-PROMPTFOO = re.compile(r"^(prompts|providers|tests|defaultTest):", re.MULTILINE)
 
 
 def binary_format(stream: IO[bytes], name: str) -> FileFormat | None:
@@ -79,14 +79,16 @@ def _is_workbook(stream: IO[bytes]) -> bool:
 def text_format(head: str, name: str) -> FileFormat:
     """The format of a text that begins with ``head``. What looks like a table is never taken for lines."""
     suffix = PurePath(name.lower()).suffix
+    if is_promptfoo_config(head.encode()):
+        return FileFormat.PROMPTFOO
     if JSON_LIST.match(head):
         return FileFormat.JSON
     if JSON_OBJECT.match(head):
         return _of_object(head, suffix)
+    if any(is_promptfoo(next(iter(_records(head, separator)), [])) for separator in Separator):
+        return FileFormat.PROMPTFOO
     if suffix in BY_NAME:
         return BY_NAME[suffix]
-    if len(set(PROMPTFOO.findall(head))) >= 2:
-        return FileFormat.YAML
     if table_separator(head):
         return FileFormat.CSV
     return lines_or_blocks(head)

@@ -3,21 +3,21 @@
 import bisect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import IO, Any
 
 from tasks.conversation import MAX_PROMPTS, NewPrompt, PromptCheck
 from tasks.errors import InvalidInput
 from tasks.files.read.csv import read_csv
-from tasks.files.read.detection import best_separator, binary_format, text_format
 from tasks.files.read.json import read_json
 from tasks.files.read.jsonl import read_jsonl
+from tasks.files.read.opening import opened
 from tasks.files.read.parquet import read_parquet
+from tasks.files.read.promptfoo import read_promptfoo
 from tasks.files.read.reading import FileFormat, Preview, Problem, Reading
 from tasks.files.read.record import NoPromptColumn, Notes, Records, Unfit
 from tasks.files.read.shapes import Shapes
-from tasks.files.read.source import LOOK_BYTES, Source, seekable, survey
+from tasks.files.read.source import Source
 from tasks.files.read.text import read_blocks, read_lines
 from tasks.files.read.xlsx import read_xlsx
 
@@ -29,9 +29,9 @@ FORMATS: Mapping[FileFormat, Callable[[Source, Notes], Records]] = {
     FileFormat.JSONL: read_jsonl,
     FileFormat.JSON: read_json,
     FileFormat.PARQUET: read_parquet,
+    FileFormat.PROMPTFOO: lambda source, notes: read_promptfoo(source.stream, source.name, source.reading),
 }
 SAME_COLUMNS = (FileFormat.CSV, FileFormat.XLSX, FileFormat.PARQUET)  # in all records
-BINARY = (FileFormat.XLSX, FileFormat.PARQUET)
 FIRST_PROMPTS = 5
 LISTED_PROBLEMS = 1000
 
@@ -42,7 +42,7 @@ def read(stream: IO[bytes], name: str, reading: Reading | None = None) -> Iterat
     Raises `InvalidInput` with the number of the first line that gives no prompt. A reading that leaves bad lines out
     does so only for problems that are not final, and where a prompt is left.
     """
-    with _opened(stream, name, reading or Reading()) as source:
+    with opened(stream, name, reading or Reading()) as source:
         found, last = False, None
         for prompt in _prompts(source, Shapes(source.reading, Notes())):
             if isinstance(prompt, NewPrompt):
@@ -61,7 +61,7 @@ def preview(stream: IO[bytes], name: str, reading: Reading | None = None) -> Pre
 
     Raises `InvalidInput` where it cannot be read at all: it is empty, of an unknown kind, or no text.
     """
-    with _opened(stream, name, reading or Reading()) as source:
+    with opened(stream, name, reading or Reading()) as source:
         notes = Notes()
         shapes = Shapes(source.reading, notes)
         first: list[NewPrompt] = []
@@ -92,37 +92,6 @@ def preview(stream: IO[bytes], name: str, reading: Reading | None = None) -> Pre
         )
 
 
-@contextmanager
-def _opened(stream: IO[bytes], name: str, reading: Reading) -> Iterator[Source]:
-    """The file, with what a person did not say of it guessed."""
-    with seekable(stream) as file:
-        format = binary_format(file, name)
-        if format is not None:
-            if reading.format not in (None, format):
-                problem = f"{name} is {format.value} and cannot be read as {reading.format}; choose {format.value}."
-                raise InvalidInput(problem, "format")
-            yield Source(file, name, reading.model_copy(update={"format": format}), ("format",))
-            return
-        if reading.format in BINARY:
-            raise InvalidInput(f"{name} is not {reading.format}, but text; choose another format.", "format")
-        yield _text_source(file, name, reading)
-
-
-def _text_source(file: IO[bytes], name: str, reading: Reading) -> Source:
-    encoding, looked = survey(file, name, reading.encoding)
-    file.seek(0)
-    head = file.read(LOOK_BYTES).decode(looked.codec, "ignore").replace("\r\n", "\n").replace("\r", "\n")
-    if not head.strip() and len(head) < LOOK_BYTES // 4:
-        raise InvalidInput(f"{name} holds nothing but white space; choose a file with prompts.", "file")
-    format = reading.format or text_format(head, name)
-    guesses: dict[str, object] = {"encoding": encoding, "format": format}
-    if format is FileFormat.CSV:
-        guesses["separator"] = reading.separator or best_separator(head, name)
-    guessed = tuple(field for field in guesses if getattr(reading, field) is None)
-    filled = reading.model_copy(update=guesses)
-    return Source(file, name, filled, guessed, looked.codec, looked.has_nul, looked.long_line)
-
-
 def _prompts(source: Source, shapes: Shapes) -> Iterator[NewPrompt | Problem]:
     """Prompts and problems in the order of the file; ``follows`` counts prompts that are not left out."""
     check = PromptCheck()
@@ -141,13 +110,18 @@ def _prompts(source: Source, shapes: Shapes) -> Iterator[NewPrompt | Problem]:
 
 
 def _made(
-    line: int, record: Mapping[str, Any] | str | Problem, shapes: Shapes, check: PromptCheck, left_out: list[int]
+    line: int,
+    record: Mapping[str, Any] | str | NewPrompt | Problem,
+    shapes: Shapes,
+    check: PromptCheck,
+    left_out: list[int],
 ) -> tuple[NewPrompt, ...] | Problem:
     """The prompts of a record, of which `check` has seen all, or what is wrong with it."""
     if isinstance(record, Problem):
         return record
     try:
-        made = shapes.prompts(record, check.passed + len(left_out))
+        before = check.passed + len(left_out)
+        made = (record,) if isinstance(record, NewPrompt) else shapes.prompts(record, before)
         if left_out:
             made = tuple(_moved(prompt, left_out) for prompt in made)
     except NoPromptColumn as unfit:

@@ -21,7 +21,7 @@ class FileFormat(StrEnum):
     XLSX = "xlsx"
     JSONL = "jsonl"
     JSON = "json"
-    YAML = "yaml"  # promptfoo's
+    PROMPTFOO = "promptfoo"  # its tests, as YAML, JSON or a table
     PARQUET = "parquet"
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tasks.conversation import NewPrompt
 from tasks.files.read.reading import Problem
 
-# The line (from 1), and an object with keys, a bare prompt, or what is wrong with it. No text of a record has a NUL
-# character or half a surrogate pair: each format sees to that.
-Record = tuple[int, Mapping[str, Any] | str | Problem]
+# The line (from 1), and an object with keys, a bare text, a whole prompt, or what is wrong with it. No text of a
+# record has a NUL character or half a surrogate pair: each format sees to that.
+Record = tuple[int, Mapping[str, Any] | str | NewPrompt | Problem]
 Records = Iterator[Record]
 
 NUL = "It has a NUL character."

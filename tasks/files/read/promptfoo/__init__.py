@@ -9,17 +9,18 @@ from typing import IO
 from tasks.conversation import NewPrompt
 from tasks.errors import InvalidInput
 from tasks.files.read.promptfoo.cases import Case, Untaken
-from tasks.files.read.promptfoo.config import config_cases, is_promptfoo_config, load_config
+from tasks.files.read.promptfoo.config import config_cases, load_config
 from tasks.files.read.promptfoo.filling import prompt_of
-from tasks.files.read.promptfoo.tables import is_promptfoo, table_cases
+from tasks.files.read.promptfoo.tables import table_cases
 from tasks.files.read.promptfoo.templates import Template, templates
+from tasks.files.read.promptfoo_signs import is_promptfoo_config
 from tasks.files.read.reading import FileFormat, Problem, Reading
 
 LOOK_BYTES = 4096
 PASSED_ON = "prompt"  # the variable that is the prompt where there is no other, as promptfoo has it
-JSONS = (FileFormat.JSON, FileFormat.JSONL)
+YAML_NAMES = (".yaml", ".yml")
 
-__all__ = ["is_promptfoo", "is_promptfoo_config", "read_promptfoo"]
+__all__ = ["read_promptfoo"]
 
 Read = Iterator[tuple[int, NewPrompt | Problem]]
 
@@ -31,13 +32,15 @@ def read_promptfoo(stream: IO[bytes], name: str, reading: Reading) -> Read:
     template.
     """
     stream.seek(0)
-    form = reading.format or _format(stream.read(LOOK_BYTES))
+    beginning = stream.read(LOOK_BYTES)
     stream.seek(0)
+    is_json = beginning.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"["))
+    is_yaml = not is_json and (name.lower().endswith(YAML_NAMES) or is_promptfoo_config(beginning))
     given: list[Template | Problem] = []
-    if form is FileFormat.CSV:
+    if reading.format is FileFormat.CSV or not (is_json or is_yaml):
         cases = table_cases(stream, name, reading)
     else:
-        config, lines = load_config(stream, name, is_yaml=form not in JSONS)
+        config, lines = load_config(stream, name, is_yaml=is_yaml)
         given, cases = list(templates(config)), config_cases(config, lines)
     yield from ((problem.line, problem) for problem in given if isinstance(problem, Problem))
     prompts = [one for one in given if isinstance(one, Template)]
@@ -50,12 +53,6 @@ def read_promptfoo(stream: IO[bytes], name: str, reading: Reading) -> Read:
         prompts = prompts or [_own_template(case, name, reading)]
         for prompt in prompts:
             yield case.line, _prompt(prompt, case, reading)
-
-
-def _format(beginning: bytes) -> FileFormat:
-    if beginning.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"[")):
-        return FileFormat.JSON
-    return FileFormat.YAML if is_promptfoo_config(beginning) else FileFormat.CSV
 
 
 def _own_template(case: Case, name: str, reading: Reading) -> Template:

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
@@ -15,17 +14,6 @@ from tasks.files.read.promptfoo.yaml_nodes import load_yaml
 from tasks.files.read.reading import Problem
 
 MAX_COMBINATIONS = 10_000
-KEY = re.compile(rb"\A(?:\xef\xbb\xbf)?(?:\s*(?:#[^\n]*|---)?\n)*(?:[$\w]+:|-\s+(?:vars|description|assert|options):)")
-TOP_KEY = rb"^(?:prompts|tests|defaultTest):[ \t]*(?:#.*|\[.*|['\"]?file:.*|\|-?)?\r?$"
-IN_YAML = re.compile(TOP_KEY + rb"|^(?:- +| +)(?:vars|assert):", re.MULTILINE)
-IN_JSON = re.compile(rb'"(?:tests|defaultTest)"\s*:|"vars"\s*:\s*\{')
-
-
-def is_promptfoo_config(beginning: bytes) -> bool:
-    """Whether a file that begins so is a configuration of promptfoo or a list of its tests."""
-    if beginning.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"[")):
-        return bool(IN_JSON.search(beginning)) and b'"evalId"' not in beginning
-    return bool(KEY.match(beginning) and IN_YAML.search(beginning))
 
 
 def load_config(stream: IO[bytes], name: str, *, is_yaml: bool) -> tuple[Mapping[str, Any], list[int]]:

@@ -9,14 +9,8 @@ from tasks.files.read.promptfoo.assertions import refuse_elsewhere, written
 from tasks.files.read.promptfoo.cases import Case, Untaken
 from tasks.files.read.reading import Problem, Reading
 
-OWN = re.compile(r"__(expected\d*|prefix|suffix|description|metric|threshold|metadata:.+|config:.+|providerOutput)")
 CONFIG = re.compile(r"__config:__expected(\d*):threshold")
 COMMA = re.compile(r"(?<!\\),")
-
-
-def is_promptfoo(columns: Sequence[str]) -> bool:
-    """Whether a table with these columns is one of promptfoo's tests."""
-    return any(OWN.fullmatch(column.strip()) for column in columns)
 
 
 def table_cases(stream: IO[bytes], name: str, reading: Reading) -> Iterator[Case | Problem]:
