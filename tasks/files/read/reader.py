@@ -119,6 +119,8 @@ def _text_source(file: IO[bytes], name: str, reading: Reading) -> Source:
     if format is FileFormat.CSV:
         guesses["separator"] = reading.separator or best_separator(head, name)
     guessed = tuple(field for field in guesses if getattr(reading, field) is None)
+    if format not in FORMATS:
+        raise InvalidInput(f"{name} is {format.value}, which is not read yet; save it as CSV or JSONL.", "format")
     filled = reading.model_copy(update=guesses)
     return Source(file, name, filled, guessed, looked.codec, looked.has_nul, looked.long_line)
 
