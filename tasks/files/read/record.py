@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tasks.conversation import NewPrompt
 from tasks.files.read.reading import Problem
 
-# The line (from 1), and an object with keys, a bare prompt, or what is wrong with it. No text of a record has a NUL
+# The line (from 1), and an object with keys, a text, a prompt that is complete, or what is wrong with it. No text of a record has a NUL
 # character or half a surrogate pair: each format sees to that.
-Record = tuple[int, Mapping[str, Any] | str | Problem]
+Said = Mapping[str, Any] | str | NewPrompt
+Record = tuple[int, Said | Problem]
 Records = Iterator[Record]
 
 NUL = "It has a NUL character."

@@ -10,7 +10,7 @@ from tasks.files.read.batch_line import batch_prompt, is_batch_line
 from tasks.files.read.messages import content, conversation
 from tasks.files.read.plan import LIMITS, Plan, plan_for, scalar
 from tasks.files.read.reading import Column, FileFormat, Reading
-from tasks.files.read.record import Notes, Unfit
+from tasks.files.read.record import Notes, Said, Unfit
 from tasks.prompt_schema import MAX_MANY, MAX_NAME, PromptBody
 from tasks.schema import validated
 
@@ -30,11 +30,13 @@ class Shapes:
         self._defaults = {name: text for name, text in said.items() if text is not None}
         self._wanted = {name.strip() for name in VARIABLE.findall(reading.template or "")} - {""}
 
-    def prompts(self, record: Mapping[str, Any] | str, index: int) -> tuple[NewPrompt, ...]:
+    def prompts(self, record: Said, index: int) -> tuple[NewPrompt, ...]:
         """The prompt of a record, or the turns of a conversation, the first of which is prompt ``index``.
 
         Raises `Unfit`.
         """
+        if isinstance(record, NewPrompt):
+            return (record,)
         if isinstance(record, str):
             return (self._completed(NewPrompt(record), {}),)
         plan = self.plan(record)
