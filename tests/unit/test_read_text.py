@@ -63,6 +63,7 @@ def test_a_file_is_lines_or_blocks(content: str, prompts: list[str]) -> None:
         ("xx\n" * MAX_PROMPT_CHARACTERS + "---\n", f"line {MAX_PROMPT_CHARACTERS + 1}: A line of --- ends"),
         (gzip.compress(b"a"), "gzip"),
         (b"%PDF-1.7\n", "PDF"),
+        ("x\n" * 10 + "\x00" * 3, "line 11: It has a NUL"),
         (b"\x89PNG\r\n\x1a\n", "image"),
     ],
 )

@@ -4,12 +4,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.conversation import MAX_PROMPT_CHARACTERS
 from tasks.files.read.columns import listed, mapped, plain
 from tasks.files.read.reading import Column, Reading
 from tasks.files.read.record import NoPromptColumn, Notes
-from tasks.prompt_schema import MAX_MANY, MAX_NAME
+from tasks.prompt_schema import MAX_CUSTOM_ID, MAX_MANY, MAX_NAME
 
 CONVERSATIONS = ("messages", "conversations", "conversation", "turns")  # lists, which go before any column of text
+LIMITS = {
+    Column.SYSTEM: MAX_PROMPT_CHARACTERS,
+    Column.CATEGORY: MAX_NAME,
+    Column.REFERENCE: MAX_PROMPT_CHARACTERS,
+    Column.CUSTOM_ID: MAX_CUSTOM_ID,
+}
 CHOOSE = "Choose the column that holds the prompts, give a template, or read the file as lines"
 
 
@@ -27,6 +34,7 @@ class Plan:
     choices: str | None
     metadata: str | None
     tags: tuple[str, ...]
+    texts: tuple[tuple[str, str, int], ...]
     variables: tuple[str, ...]
 
     @property
@@ -37,6 +45,30 @@ class Plan:
     @property
     def is_plain(self) -> bool:
         return self.said is not None and not (self.more or self.choices or self.metadata)
+
+    def plain_prompt(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The fields of a prompt that is nothing but short texts, which most are; none for any other record."""
+        if self.said is None or self.tags or not self.is_plain:
+            return None
+        text = record[self.said]
+        if type(text) is not str or "{{" in text:
+            return None
+        fields: dict[str, Any] = {"text": text}
+        for field, key, limit in self.texts:
+            value = record[key]
+            if type(value) is int:
+                value = str(value)
+            if type(value) is not str or len(value) > limit:
+                return None
+            if value:
+                fields[field] = value
+        if self.variables:
+            variables = {name: record[name] for name in self.variables}
+            for value in variables.values():
+                if type(value) is not str or len(value) > MAX_PROMPT_CHARACTERS:
+                    return None
+            fields["variables"] = variables
+        return None if "{{" in fields.get("system", "") else fields
 
 
 def plan_for(keys: tuple[str, ...], reading: Reading, notes: Notes) -> Plan:
@@ -68,6 +100,7 @@ def plan_for(keys: tuple[str, ...], reading: Reading, notes: Notes) -> Plan:
         taken.get("choices"),
         taken.get("metadata"),
         tuple(tags),
+        tuple((column.value, name, LIMITS[column]) for column, name in columns.items() if column in LIMITS),
         tuple(variables[:MAX_MANY]),
     )
 

@@ -4,7 +4,7 @@ import bisect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import IO, Any
+from typing import IO
 
 from tasks.conversation import MAX_PROMPTS, NewPrompt, PromptCheck
 from tasks.errors import InvalidInput
@@ -15,7 +15,7 @@ from tasks.files.read.opening import opened
 from tasks.files.read.parquet import read_parquet
 from tasks.files.read.promptfoo import read_promptfoo
 from tasks.files.read.reading import FileFormat, Preview, Problem, Reading
-from tasks.files.read.record import NoPromptColumn, Notes, Records, Unfit
+from tasks.files.read.record import NoPromptColumn, Notes, Records, Said, Unfit
 from tasks.files.read.shapes import Shapes
 from tasks.files.read.source import Source
 from tasks.files.read.text import read_blocks, read_lines
@@ -110,11 +110,7 @@ def _prompts(source: Source, shapes: Shapes) -> Iterator[NewPrompt | Problem]:
 
 
 def _made(
-    line: int,
-    record: Mapping[str, Any] | str | NewPrompt | Problem,
-    shapes: Shapes,
-    check: PromptCheck,
-    left_out: list[int],
+    line: int, record: Said | Problem, shapes: Shapes, check: PromptCheck, left_out: list[int]
 ) -> tuple[NewPrompt, ...] | Problem:
     """The prompts of a record, of which `check` has seen all, or what is wrong with it."""
     if isinstance(record, Problem):

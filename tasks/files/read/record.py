@@ -6,9 +6,10 @@ from typing import Any
 from tasks.conversation import NewPrompt
 from tasks.files.read.reading import Problem
 
-# The line (from 1), and an object with keys, a bare text, a whole prompt, or what is wrong with it. No text of a
+# The line (from 1), and an object with keys, a text, a prompt that is complete, or what is wrong with it. No text of a
 # record has a NUL character or half a surrogate pair: each format sees to that.
-Record = tuple[int, Mapping[str, Any] | str | NewPrompt | Problem]
+Said = Mapping[str, Any] | str | NewPrompt
+Record = tuple[int, Said | Problem]
 Records = Iterator[Record]
 
 NUL = "It has a NUL character."

@@ -8,21 +8,15 @@ from tasks.conversation import MAX_PROMPT_CHARACTERS, VARIABLE, NewPrompt, fille
 from tasks.errors import InvalidInput
 from tasks.files.read.batch_line import batch_prompt, is_batch_line
 from tasks.files.read.messages import content, conversation
-from tasks.files.read.plan import Plan, plan_for, scalar
+from tasks.files.read.plan import LIMITS, Plan, plan_for, scalar
 from tasks.files.read.reading import Column, FileFormat, Reading
-from tasks.files.read.record import Notes, Unfit
-from tasks.prompt_schema import MAX_CUSTOM_ID, MAX_MANY, MAX_NAME, PromptBody
+from tasks.files.read.record import Notes, Said, Unfit
+from tasks.prompt_schema import MAX_MANY, MAX_NAME, PromptBody
 from tasks.schema import validated
 
 OWN = ("checks", "follows", "sampling", "variables")  # with one of these a record is as the API takes it
 TABLES = (FileFormat.CSV, FileFormat.XLSX)
 MAX_PLANS = 1000
-LIMITS = {
-    Column.SYSTEM: MAX_PROMPT_CHARACTERS,
-    Column.CATEGORY: MAX_NAME,
-    Column.REFERENCE: MAX_PROMPT_CHARACTERS,
-    Column.CUSTOM_ID: MAX_CUSTOM_ID,
-}
 
 
 class Shapes:
@@ -32,18 +26,26 @@ class Shapes:
         self.reading, self.notes = reading, notes
         self.keys: dict[str, None] = {}  # of the records so far, about a hundred
         self._plans: dict[tuple[str, ...], Plan | None] = {}
+        said = {"system": reading.system, "category": reading.category}
+        self._defaults = {name: text for name, text in said.items() if text is not None}
         self._wanted = {name.strip() for name in VARIABLE.findall(reading.template or "")} - {""}
 
-    def prompts(self, record: Mapping[str, Any] | str, index: int) -> tuple[NewPrompt, ...]:
+    def prompts(self, record: Said, index: int) -> tuple[NewPrompt, ...]:
         """The prompt of a record, or the turns of a conversation, the first of which is prompt ``index``.
 
         Raises `Unfit`.
         """
+        if isinstance(record, NewPrompt):
+            return (record,)
         if isinstance(record, str):
             return (self._completed(NewPrompt(record), {}),)
         plan = self.plan(record)
         if plan is None:
             return (self._special(record),)
+        if self.reading.template is None and "{{" not in (self.reading.system or ""):
+            fields = plan.plain_prompt(record)
+            if fields is not None:
+                return (NewPrompt.made(self._defaults | fields),)
         text = record.get(plan.said) if plan.said else ""
         known = _Known(plan, record, self.notes)
         if type(text) is str and (plan.is_plain or plan.said is None):
