@@ -147,12 +147,41 @@ def test_every_event_has_exactly_the_documented_fields(
 def test_every_way_to_change_something_answers_as_documented(client: FlaskClient, document: dict[str, Any]) -> None:
     made = check(document, "/api/runs", "post", client.post("/api/runs", json={"prompts": ["一", "二"]}))
     headers = {"Content-Type": "application/octet-stream"}
-    check(document, "/api/runs/file", "post", client.post("/api/runs/file", data="一\n".encode(), headers=headers))
+    files = [b"id,answer\n1,x\n", "id,问题\n1,一\n2,二\n".encode(), b"PK"]
+    sent = [client.post("/api/uploads?name=f.csv", data=content, headers=headers) for content in files]
+    answers, prompts, broken = (check(document, "/api/uploads", "post", one) for one in sent)
+    assert prompts["preview"]["prompts"] == 2 and broken["preview"] is None and broken["problem"]
     run = made["id"]
 
     def post(path: str, body: Any) -> Any:
-        sent = client.post(path.format(id=run, model="poet-small"), json=body)
+        sent = client.post(path.format(id=run, model="poet-small", upload_id=prompts["id"]), json=body)
         return check(document, path, "post", sent)
+
+    assert post("/api/uploads/{upload_id}/preview", {"format": "lines"})["preview"]["prompts"] == 3
+    asked = {"prompts": 2, "lengths": {"2": 2}, "models": ["poet-small"]}
+    assert post("/api/estimate", asked)["models"][0]["reason"]
+    other = check(document, "/api/runs", "post", client.post("/api/runs", json={"upload": prompts["id"]}))["id"]
+    path = f"/api/runs/{other}"
+    pages = {kind: client.get(f"{path}/{kind}") for kind in ("prompts", "scores")}
+    page = check(document, "/api/runs/{id}/prompts", "get", pages["prompts"])
+    assert [one["custom_id"] for one in page["prompts"]] == ["1", "2"] and page["next"] is None
+    check(document, "/api/runs/{id}/scores", "get", pages["scores"])
+    grow = {"models": {"models": ["poet-small"]}, "samples": {"samples": 1}, "merge": {"run": run}}
+    grown = {kind: client.post(f"{path}/{kind}", json=body) for kind, body in grow.items()}
+    assert check(document, "/api/runs/{id}/samples", "post", grown["samples"])["samples"] == 2
+    for kind in ("models", "merge"):  # all models are there already; other prompts
+        assert check(document, f"/api/runs/{{id}}/{kind}", "post", grown[kind])["error"]["code"] == "conflict"
+    added = client.post(f"{path}/prompts", json={"prompts": ["三"]})
+    assert check(document, "/api/runs/{id}/prompts", "post", added)["idx"] == 2
+    imported = client.post(f"{path}/answers", json={"upload": answers["id"], "label": "gpt"})
+    assert check(document, "/api/runs/{id}/answers", "post", imported)["columns"] == ["gpt (imported)"]
+    listed = check(document, "/api/runs", "get", client.get("/api/runs?search=&limit=1"))
+    assert listed["next"] and listed["runs"][0]["id"] == other
+    sets = check(document, "/api/sets", "get", client.get("/api/sets"))["sets"]
+    named = client.put(f"/api/sets/{sets[0]['digest']}", json={"name": "题"})
+    assert check(document, "/api/sets/{digest}", "put", named) is None
+    gone = client.delete(f"/api/uploads/{answers['id']}")
+    assert check(document, "/api/uploads/{upload_id}", "delete", gone) is None
 
     assert post("/api/runs/{id}/prompts", {"follows": 1, "prompt": "三"})["idx"] == 2
     assert post("/api/runs/{id}/priority", {"priority": 1.0})["priority"] == 1
@@ -173,7 +202,7 @@ def test_every_mistake_is_answered_as_documented(
     client: FlaskClient, document: dict[str, Any], operation: Operation
 ) -> None:
     method = operation.method.lower()
-    path = operation.path.format(id="none", model="none")
+    path = operation.path.format(id="none", model="none", upload_id="none", digest="none")
     mistakes: list[dict[str, Any]] = [{}, {"query_string": {"nonsense": "1"}}]
     if operation.body or operation.file:
         kinds = ("text/plain", "application/json", "application/octet-stream")

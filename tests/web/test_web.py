@@ -1,6 +1,5 @@
 """Pages and API without workers and without Redis: what is sent is stored, what is wrong is said."""
 
-import io
 import json
 import re
 import threading
@@ -206,15 +205,6 @@ def test_the_form_leads_to_the_run(client: FlaskClient, ledger: Ledger) -> None:
     assert list(run.models) == ["poet-small"] and run.kind is RunKind.ARENA
     wrong = client.post("/", data=form | {"temperature": "hot"})
     assert wrong.status_code == 422 and "temperature" in wrong.text
-
-
-def test_a_file_makes_a_bulk_run(client: FlaskClient, ledger: Ledger) -> None:
-    for content, status in (("\ufeff甲\r\n\r\n乙\n".encode(), 303), ("甲".encode("gbk"), 422), (b"\n", 422)):
-        form = {"file": (io.BytesIO(content), "p.txt"), "csrf_token": token(client, "/batches")}
-        assert client.post("/batches", data=form).status_code == status
-    run = ledger.runs.newest()[0]
-    assert [prompt.text for prompt in ledger.runs.prompts(run.id)] == ["甲", "乙"]
-    assert (run.kind, run.title, ledger.runs.total()) == (RunKind.BULK, "p.txt", 1)
 
 
 def test_what_people_and_models_write_is_text(client: FlaskClient, ledger: Ledger) -> None:

@@ -82,12 +82,12 @@ OPERATIONS = (
     ),
     Operation(
         POST,
-        "/api/uploads/{id}/preview",
+        "/api/uploads/{upload_id}/preview",
         "What a file holds when it is read in another way",
         answers.Upload,
         body=Reading,
     ),
-    Operation(DELETE, "/api/uploads/{id}", "Remove a file", status=204),
+    Operation(DELETE, "/api/uploads/{upload_id}", "Remove a file", status=204),
     Operation(GET, RUN, "State, counts, settings, and why a model waits", answers.Run),
     Operation(DELETE, RUN, "Delete a run with all its rows", status=204),
     Operation(

@@ -125,6 +125,9 @@ class MorePrompts(SentPrompts):
         return validated(FollowUp, given).to_prompt("")
 
     def _check_source(self) -> None:
+        if self.prompt is not None and self.follows is None:
+            problem = "follows is missing: it says which prompt of the run goes on; send prompts for new ones."
+            raise InvalidInput(problem, "follows")
         if self.follows is None:
             super()._check_source()
 
