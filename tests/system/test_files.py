@@ -8,6 +8,7 @@ import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -18,6 +19,7 @@ from tests.system.conftest import Running
 from tests.web.test_files import RECORDS, table
 
 PAGE_SECONDS = 30
+SEARCH = f"/api/runs?search={quote('题集')}"
 
 
 def touchstone(running: Running, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -45,12 +47,12 @@ def test_the_shell_takes_a_file_and_gives_one(running: Running, tmp_path: Path) 
     assert "500" in done.stdout
     lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert lines[0]["type"] == "run" and len(lines) == 501
-    run = running.call("/api/runs?search=题集")[1]["runs"][0]
+    run = running.call(SEARCH)[1]["runs"][0]
     assert prompts_of(running, run["id"]) == RECORDS
 
     again = touchstone(running, "run", str(file), *options)
     assert again.returncode == 0 and "cached" in again.stdout
-    second = running.call("/api/runs?search=题集")[1]["runs"]
+    second = running.call(SEARCH)[1]["runs"]
     assert len(second) == 2
     rows = running.call(f"/api/runs/{second[0]['id']}/completions?limit=1000")[1]["completions"]
     assert {row["origin"] for row in rows} == {"cached"} and {row["phases"]["ttft"] for row in rows} == {None}
