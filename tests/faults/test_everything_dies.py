@@ -5,7 +5,9 @@ import csv
 import http.client
 import io
 import json
+import os
 import signal
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,10 +38,32 @@ class Mortal:
         return up
 
     def die_and_rise(self) -> None:
-        # Whoever is supervised ends with its supervisor.
-        self.up.process.kill()
+        everybody = _with_descendants(self.up.process.pid)
+        for pid in everybody:
+            with contextlib.suppress(ProcessLookupError):  # those whose parent ends are told to end, too
+                os.kill(pid, signal.SIGKILL)
         self.up.process.wait(30)
+        while any(map(_parent, everybody)):  # the port and the data are theirs until then
+            time.sleep(0.05)
         self.up = self.start()
+
+
+def _with_descendants(pid: int) -> list[int]:
+    """A process, its children and theirs, those that were started first before the others."""
+    family = [pid]
+    others = {int(folder.name): _parent(int(folder.name)) for folder in Path("/proc").glob("[0-9]*")}
+    for member in family:
+        family += [other for other, parent in others.items() if parent == member]
+    return family
+
+
+def _parent(pid: int) -> int | None:
+    """The parent of a process; None for one that has ended, even if nobody has waited for it."""
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[:2]
+    except OSError:
+        return None
+    return None if state == "Z" else int(parent)
 
 
 @pytest.fixture
