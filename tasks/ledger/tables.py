@@ -87,13 +87,13 @@ prompt = Table(
     Column("category", String(100)),
     Column("reference", Text),
     Column("system", Text),
-    Column("history", JSON),
+    Column("history", JSON(none_as_null=True)),
     Column("follows", Integer),
-    Column("checks", JSON),
-    Column("tags", JSON),
-    Column("variables", JSON),
+    Column("checks", JSON(none_as_null=True)),
+    Column("tags", JSON(none_as_null=True)),
+    Column("variables", JSON(none_as_null=True)),
     Column("custom_id", String(512)),
-    Column("sampling", JSON),
+    Column("sampling", JSON(none_as_null=True)),
     Column("created", Float),  # where it was added to a run that was there
     Index(
         "prompt_by_custom_id",

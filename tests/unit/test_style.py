@@ -19,7 +19,7 @@ def test_the_code_is_clean(command: str) -> None:
 @pytest.mark.parametrize("file", ["README.md", "README.zh.md"])
 def test_every_command_of_the_readme_exists(file: str) -> None:
     text = (ROOT / file).read_text(encoding="utf-8")
-    commands = set(re.findall(r"\./touchstone (\w+)", text))
-    assert {"up", "test", "run", "pause", "models", "doctor", "worker"} == commands
+    commands = set(re.findall(r"\./touchstone ([\w-]+)", text))
+    assert {"up", "test", "run", "export", "add-models", "pause", "models", "doctor", "worker"} == commands
     assert commands - {"test"} <= set(main.commands)
     assert text.index("./touchstone up") < text.index("./touchstone test") < 900

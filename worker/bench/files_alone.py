@@ -1,7 +1,6 @@
 """One step of the benchmark of files, alone in a process so that its memory is that of the step."""
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from tasks.files.write import ExportFormat, export
 from tasks.service import Service
 from tasks.settings import Settings
 from tasks.states import RunKind
+from worker.bench.processes import peak_bytes
 
 
 def look(file: str) -> dict[str, Any]:
@@ -58,14 +58,10 @@ def _service() -> Service:
     return Service(Settings.from_environment())
 
 
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def main(argv: list[str]) -> int:
-    before, started = _peak_bytes(), time.monotonic()
+    before, started = peak_bytes(), time.monotonic()
     found = STEPS[argv[0]](*argv[1:])
-    measured = {"seconds": round(time.monotonic() - started, 2), "bytes_above_start": _peak_bytes() - before}
+    measured = {"seconds": round(time.monotonic() - started, 2), "bytes_above_start": peak_bytes() - before}
     sys.stdout.write(json.dumps(found | measured) + "\n")
     return 0
 

@@ -4,7 +4,6 @@
 """
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -14,23 +13,20 @@ from tasks.files.read.reading import FileFormat
 from tasks.service import Service
 from tasks.settings import Settings
 from tasks.states import RunKind
+from worker.bench.processes import peak_bytes
 
 
 def main(argv: list[str]) -> int:
     service = Service(Settings.from_environment())
-    before = _peak_bytes()
+    before = peak_bytes()
     started = time.monotonic()
     with Path(argv[0]).open("rb") as stream:
         prompts = read(stream, argv[0], Reading(format=FileFormat.LINES))
         run, _ = service.submit(prompts=prompts, models=None, sampling={}, owner="bench", kind=RunKind.BULK)
     found = {"run": run.id, "seconds": round(time.monotonic() - started, 2)}
-    memory = {"peak_rss_bytes": _peak_bytes(), "rss_before_bytes": before}
+    memory = {"peak_rss_bytes": peak_bytes(), "rss_before_bytes": before}
     sys.stdout.write(json.dumps(found | memory) + "\n")
     return 0
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -39,6 +39,13 @@ def running(settings: Settings, commands: Sequence[Sequence[str]]) -> Iterator[l
                 process.wait()
 
 
+def peak_bytes() -> int:
+    """The most memory that this process has had in RAM; what its parent had does not count, as it does in rusage."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        line = next(line for line in file if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
 def cpu_seconds(process: Process) -> float:
     """CPU time of a running process so far."""
     with open(f"/proc/{process.pid}/stat", encoding="ascii") as file:
