@@ -15,7 +15,7 @@ from tasks.commands.http import Api, run_path
 from tasks.commands.words import span
 from tasks.errors import Unavailable
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0  # with a server that is being restarted
 PAGE = 1000
 PAGES = 5  # of each model's completions: latency and failures are told of these
