@@ -16,7 +16,7 @@ from tasks.ledger.importing import Importing
 from tasks.ledger.merging import Merging
 from tasks.ledger.planning import Samples, Turns, insert_chunks, lane_of, parts
 from tasks.ledger.records import Imported, NewAnswer, columns_of, prompt_of
-from tasks.ledger.staging import clear_abandoned, refuse_while_adding
+from tasks.ledger.staging import clear_abandoned, refuse_staged, refuse_while_adding
 from tasks.ledger.tables import prompt, run, run_model
 from tasks.registry import ModelEntry
 from tasks.run_schema import MAX_SAMPLES
@@ -84,7 +84,10 @@ class Growth:
         return self.database.transact(add, durable=True)
 
     def add_models(self, run_id: str, columns: Mapping[str, NewColumn]) -> None:
-        """Let further models answer all prompts of a run; they stand after those that are there."""
+        """Let further models answer all prompts of a run; they stand after those that are there.
+
+        Raises `Conflict` where the run has such a column, or one is just being merged in.
+        """
         placed: dict[str, int] = {}
         turns = Turns(self.database, run_id)
 
@@ -94,6 +97,7 @@ class Growth:
             if placed and placed.items() <= there.items():
                 return  # it is done again because the answer to its commit got lost
             refuse_present(there, columns)
+            refuse_staged(connection, run_id, columns)
             again = reopened(of_run)
             first = max(there.values(), default=-1) + 1
             placed.update({model: position for position, model in enumerate(columns, first)})
@@ -111,6 +115,7 @@ class Growth:
                 insert_chunks(connection, run_id, model, lane, samples, ranges)
             connection.execute(update(run).where(run.c.id == run_id).values(again))
 
+        clear_abandoned(self.database, run_id)
         self.database.transact(add, durable=True)
 
     def add_samples(self, run_id: str, number: int, sizes: Mapping[str, int]) -> None:
