@@ -220,3 +220,24 @@ def test_a_batch_of_which_one_run_cannot_be_stored_has_none(
     asked = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "1h"}
     assert client.post("/v1/batches", json=asked).status_code == 503
     assert ledger.runs.total() == 0 and ledger.batches.newest("openai") == []
+
+
+def test_a_repeated_request_that_fails_takes_no_run_from_the_batch_that_the_first_one_made(
+    client: FlaskClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = upload(client, b"\n".join(json.dumps(one).encode() for one in (line("a"), line("b", model="poet-large"))))
+    submit, made = Service.submit, []
+
+    def first_is_faster(self: Service, **options: Any) -> Any:
+        if not made:
+            made.append(None)
+            made[0] = create(client, file=file, key="k")
+            return submit(self, **options)
+        if made[0] and options["models"] == ["poet-large"]:
+            raise Unavailable("away")
+        return submit(self, **options)
+
+    monkeypatch.setattr(Service, "submit", first_is_faster)
+    asked = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    assert client.post("/v1/batches", json=asked, headers={"Idempotency-Key": "k"}).status_code == 503
+    assert ledger.runs.total() == 2 and counts(look(client, made[0].id)) == (2, 0, 0)
