@@ -155,7 +155,9 @@ class Control:
             add_counts(connection, run_id, model, {Outcome.FAILED: -number})
         new = {"run": run_id, "lane": of_run.kind, "state": ChunkState.PENDING}
         following = _following(connection, run_id, rows)
-        connection.execute(insert(chunk), [new | part for part in _parts(_spans(rows), following)])
+        connection.execute(
+            insert(chunk).values(created=now()), [new | part for part in _parts(_spans(rows), following)]
+        )
         again = (run_model.c.run == run_id) & run_model.c.model.in_({row[0] for row in rows})
         connection.execute(update(run_model).where(again).values(given_up=None))
         if of_run.finished is not None:

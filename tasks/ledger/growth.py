@@ -74,7 +74,7 @@ class Growth:
             if models := growing(connection, run_id):
                 for model in models:
                     samples = Samples(0, of_run.samples)
-                    insert_chunks(connection, run_id, model, RunKind(of_run.kind), samples, [(idx, 1)])
+                    insert_chunks(connection, run_id, model, RunKind(of_run.kind), samples, [(idx, 1)], added=True)
                 add_to_totals(connection, run_id, models, of_run.samples)
                 again |= reopened(of_run)
             connection.execute(update(run).where(run.c.id == run_id).values(again))
@@ -112,7 +112,7 @@ class Growth:
             whole = turns.of_first(connection, of_run.prompts)
             for model, new in columns.items():
                 ranges = parts(0, of_run.prompts, new.chunk_size, whole)
-                insert_chunks(connection, run_id, model, lane, samples, ranges)
+                insert_chunks(connection, run_id, model, lane, samples, ranges, added=True)
             connection.execute(update(run).where(run.c.id == run_id).values(again))
 
         clear_abandoned(self.database, run_id)
@@ -145,7 +145,7 @@ class Growth:
             whole = turns.of_first(connection, of_run.prompts)
             for model in models:
                 ranges = parts(0, of_run.prompts, sizes.get(model, SOME_PROMPTS), whole)
-                insert_chunks(connection, run_id, model, lane, samples, ranges)
+                insert_chunks(connection, run_id, model, lane, samples, ranges, added=True)
             add_to_totals(connection, run_id, models, of_run.prompts * number)
             connection.execute(update(run).where(run.c.id == run_id).values(again))
 
@@ -171,7 +171,7 @@ class Growth:
             for model in models:
                 size = sizes.get(model, SOME_PROMPTS)
                 ranges = parts(of_run.prompts, addition.total, size, addition.followers)
-                insert_chunks(connection, of_run.id, model, lane, samples, ranges)
+                insert_chunks(connection, of_run.id, model, lane, samples, ranges, added=True)
             number = (addition.total - of_run.prompts) * of_run.samples
             add_to_totals(connection, of_run.id, models, number)
         connection.execute(update(run).where(run.c.id == of_run.id).values(again))

@@ -17,6 +17,7 @@ from tasks.ledger.records import Worker
 from tasks.ledger.tables import chunk
 from tasks.run_schema import MAX_SAMPLES
 from tasks.states import FinishReason, RunState, WorkerState
+from tests.clock import pass_time
 from tests.unit.growth_rows import answer, claims, covered, entry, rows, submit, work_off
 
 TALK = [NewPrompt("one"), NewPrompt("two", follows=0), NewPrompt("three"), NewPrompt("four", follows=2)]
@@ -238,3 +239,37 @@ def test_samples_of_a_commit_without_an_answer_are_added_once(
     each_ledger.growth.add_samples(run.id, 2, {})
     assert each_ledger.runs.get(run.id).samples == 3
     assert covered(each_ledger, run.id, "a") == every(4, 0, 1, 2)
+
+
+def test_the_time_to_an_answer_begins_when_it_was_asked_for(each_ledger: Ledger) -> None:
+    run = submit(each_ledger, 2, models="a")
+    first = next(claims(each_ledger, "a"))
+    assert first.created == run.created
+    answer(each_ledger, first, FinishReason.ERROR)
+    for ask in (
+        lambda: add(each_ledger, run.id, "c"),
+        lambda: each_ledger.growth.add_samples(run.id, 1, {}),
+        lambda: each_ledger.growth.add_prompts(run.id, [NewPrompt("more")], {}),
+        lambda: each_ledger.growth.follow(run.id, NewPrompt("then?", follows=0)),
+        lambda: each_ledger.control.retry(run.id),
+    ):
+        asked = each_ledger.clock()
+        ask()
+        found = [claim for model in "ac" for claim in claims(each_ledger, model)]
+        assert found and all(claim.created >= asked - 0.01 for claim in found)
+        for claim in found:
+            answer(each_ledger, claim)
+
+
+def test_a_chunk_that_is_split_keeps_the_time_at_which_it_was_asked_for(each_ledger: Ledger) -> None:
+    run = submit(each_ledger, 2, models="a")
+    work_off(each_ledger, run.id)
+    add(each_ledger, run.id, "c")
+    asked = next(claims(each_ledger, "c")).created
+    for _ in range(2):
+        pass_time(each_ledger, 100.0)
+        each_ledger.sweeper.sweep(60)
+        pass_time(each_ledger, 5.0)
+        again = list(claims(each_ledger, "c"))
+    assert len(again) == 2 and run.created < asked
+    assert {claim.created for claim in again} == {asked}
