@@ -19,6 +19,7 @@ from tasks.ledger.closing import (
 )
 from tasks.ledger.columns import growing
 from tasks.ledger.database import Database, now
+from tasks.ledger.planning import lane_of
 from tasks.ledger.purging import purge_portion
 from tasks.ledger.tables import chunk, completion, prompt, rendering, run, run_model, score, worker
 from tasks.ledger.workers import Workers
@@ -153,7 +154,8 @@ class Control:
                 connection.execute(delete(table).where(here))
         for model, number in Counter(row[0] for row in rows).items():
             add_counts(connection, run_id, model, {Outcome.FAILED: -number})
-        new = {"run": run_id, "lane": of_run.kind, "state": ChunkState.PENDING}
+        lane = lane_of(of_run, len({idx for _, idx, _ in rows}))
+        new = {"run": run_id, "lane": lane, "state": ChunkState.PENDING}
         following = _following(connection, run_id, rows)
         connection.execute(
             insert(chunk).values(created=now()), [new | part for part in _parts(_spans(rows), following)]

@@ -13,12 +13,12 @@ from tasks.errors import Conflict, InvalidInput, NotFound
 from tasks.ledger import Ledger
 from tasks.ledger.growth import NewColumn
 from tasks.ledger.planning import continuing, parts
-from tasks.ledger.records import Worker
+from tasks.ledger.records import NewRun, Worker
 from tasks.ledger.tables import chunk
-from tasks.run_schema import MAX_SAMPLES
-from tasks.states import FinishReason, RunState, WorkerState
+from tasks.run_schema import ARENA_PROMPTS, MAX_SAMPLES
+from tasks.states import FinishReason, RunKind, RunState, WorkerState
 from tests.clock import pass_time
-from tests.unit.growth_rows import answer, claims, covered, entry, rows, submit, work_off
+from tests.unit.growth_rows import ALL, answer, claims, covered, entry, rows, submit, work_off
 
 TALK = [NewPrompt("one"), NewPrompt("two", follows=0), NewPrompt("three"), NewPrompt("four", follows=2)]
 
@@ -273,3 +273,12 @@ def test_a_chunk_that_is_split_keeps_the_time_at_which_it_was_asked_for(each_led
         again = list(claims(each_ledger, "c"))
     assert len(again) == 2 and run.created < asked
     assert {claim.created for claim in again} == {asked}
+
+
+def test_a_file_that_was_added_to_an_arena_run_is_done_again_in_the_lane_of_files(ledger: Ledger) -> None:
+    new = NewRun(RunKind.ARENA, "owner", {"a": 1}, {"seed": 1})
+    run = ledger.runs.submit(new, [NewPrompt("one")])[0]
+    ledger.growth.add_prompts(run.id, [NewPrompt(f"more {i}") for i in range(ARENA_PROMPTS + 1)], {})
+    work_off(ledger, run.id, FinishReason.ERROR)
+    assert ledger.control.retry(run.id) == ARENA_PROMPTS + 2
+    assert {item.lane for item in ledger.outbox.dispatch("a", ALL)} == {RunKind.BULK}
