@@ -241,3 +241,9 @@ def test_a_repeated_request_that_fails_takes_no_run_from_the_batch_that_the_firs
     asked = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
     assert client.post("/v1/batches", json=asked, headers={"Idempotency-Key": "k"}).status_code == 503
     assert ledger.runs.total() == 2 and counts(look(client, made[0].id)) == (2, 0, 0)
+
+
+def test_lines_with_keys_that_no_database_stores_are_told(client: FlaskClient) -> None:
+    found = create(client, line("a", **{"\x00": 1}), line("b", **{"\ud800": 1}), line("c") | {"\ud800": 1})
+    assert found.status == "failed" and found.errors and found.errors.data
+    assert [one.param for one in found.errors.data] == ["body.\ufffd", "body.\ufffd", "\ufffd"]
