@@ -43,9 +43,10 @@ class Schema(BaseModel):
     @classmethod
     def _known_keys(cls, given: Any) -> Any:
         if isinstance(given, Mapping):
-            known = [name for name, field in cls.model_fields.items() if not field.exclude]
+            fields = cls.model_fields
             for key in given:
-                if key not in cls.model_fields:
+                if key not in fields:
+                    known = [name for name, field in fields.items() if not field.exclude]
                     shown = storable(str(key)[:SHOWN_KEY])
                     near = difflib.get_close_matches(shown, known, 1)
                     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
