@@ -14,7 +14,7 @@ from tasks.ledger.columns import add_to_totals, growing, positions, refuse_prese
 from tasks.ledger.database import Database, now
 from tasks.ledger.importing import Importing
 from tasks.ledger.merging import Merging
-from tasks.ledger.planning import Samples, Turns, insert_chunks, lane_of, parts
+from tasks.ledger.planning import Samples, Turns, insert_chunks, lane_of, parts, size_for
 from tasks.ledger.records import Imported, NewAnswer, columns_of, prompt_of
 from tasks.ledger.staging import clear_abandoned, refuse_staged, refuse_while_adding
 from tasks.ledger.tables import prompt, run, run_model
@@ -111,7 +111,7 @@ class Growth:
             lane, samples = lane_of(of_run, of_run.prompts), Samples(0, of_run.samples)
             whole = turns.of_first(connection, of_run.prompts)
             for model, new in columns.items():
-                ranges = parts(0, of_run.prompts, new.chunk_size, whole)
+                ranges = parts(0, of_run.prompts, size_for(of_run.prompts, new.chunk_size), whole)
                 insert_chunks(connection, run_id, model, lane, samples, ranges, added=True)
             connection.execute(update(run).where(run.c.id == run_id).values(again))
 
@@ -144,7 +144,8 @@ class Growth:
             lane, samples = lane_of(of_run, of_run.prompts), Samples(of_run.samples, number)
             whole = turns.of_first(connection, of_run.prompts)
             for model in models:
-                ranges = parts(0, of_run.prompts, sizes.get(model, SOME_PROMPTS), whole)
+                size = size_for(of_run.prompts, sizes.get(model, SOME_PROMPTS))
+                ranges = parts(0, of_run.prompts, size, whole)
                 insert_chunks(connection, run_id, model, lane, samples, ranges, added=True)
             add_to_totals(connection, run_id, models, of_run.prompts * number)
             connection.execute(update(run).where(run.c.id == run_id).values(again))
@@ -169,7 +170,7 @@ class Growth:
             again |= reopened(of_run)
             lane, samples = lane_of(of_run, addition.total - of_run.prompts), Samples(0, of_run.samples)
             for model in models:
-                size = sizes.get(model, SOME_PROMPTS)
+                size = size_for(addition.total - of_run.prompts, sizes.get(model, SOME_PROMPTS))
                 ranges = parts(of_run.prompts, addition.total, size, addition.followers)
                 insert_chunks(connection, of_run.id, model, lane, samples, ranges, added=True)
             number = (addition.total - of_run.prompts) * of_run.samples

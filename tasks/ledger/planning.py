@@ -14,6 +14,7 @@ from tasks.run_schema import ARENA_PROMPTS
 from tasks.states import ChunkState, RunKind
 
 AT_ONCE = 10_000  # rows that are handed to the database together
+MAX_CHUNKS = 100_000  # of a model that are stored in one transaction, which others wait for
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class Samples:
 
     first: int
     count: int
+
+
+def size_for(prompts: int, wanted: int) -> int:
+    """The size of chunks of so many prompts that are stored in one transaction, where ``wanted`` may be too many."""
+    return max(wanted, -(-prompts // MAX_CHUNKS))
 
 
 def parts(first: int, end: int, size: int, continuing: Sequence[int], full: bool = False) -> Iterator[tuple[int, int]]:

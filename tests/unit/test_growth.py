@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from tasks.conversation import NewPrompt
 from tasks.errors import Conflict, InvalidInput, NotFound
-from tasks.ledger import Ledger
+from tasks.ledger import Ledger, planning
 from tasks.ledger.growth import NewColumn
 from tasks.ledger.planning import continuing, parts
 from tasks.ledger.records import NewRun, Worker
@@ -282,3 +282,17 @@ def test_a_file_that_was_added_to_an_arena_run_is_done_again_in_the_lane_of_file
     work_off(ledger, run.id, FinishReason.ERROR)
     assert ledger.control.retry(run.id) == ARENA_PROMPTS + 2
     assert {item.lane for item in ledger.outbox.dispatch("a", ALL)} == {RunKind.BULK}
+
+
+def test_of_many_prompts_chunks_are_larger_so_that_others_do_not_wait_long(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "MAX_CHUNKS", 3)
+    run = submit(ledger, 7, models="a", size=1)
+    add(ledger, run.id, "c", size=1)
+    ledger.growth.add_samples(run.id, 1, {"a": 1, "c": 1})
+    ledger.growth.add_prompts(run.id, [NewPrompt(f"more {i}") for i in range(6)], {"a": 1, "c": 1})
+    with ledger.database.read() as connection:
+        found = connection.execute(select(chunk).where(chunk.c.model == "c").order_by(chunk.c.id)).all()
+    assert [(one.first, one.count) for one in found] == [*[(0, 3), (3, 3), (6, 1)] * 2, (7, 2), (9, 2), (11, 2)]
+    assert covered(ledger, run.id, "c") == every(13, 0, 1)
