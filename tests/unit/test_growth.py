@@ -277,11 +277,14 @@ def test_a_chunk_that_is_split_keeps_the_time_at_which_it_was_asked_for(each_led
 
 def test_a_file_that_was_added_to_an_arena_run_is_done_again_in_the_lane_of_files(ledger: Ledger) -> None:
     new = NewRun(RunKind.ARENA, "owner", {"a": 1}, {"seed": 1})
-    run = ledger.runs.submit(new, [NewPrompt("one")])[0]
-    ledger.growth.add_prompts(run.id, [NewPrompt(f"more {i}") for i in range(ARENA_PROMPTS + 1)], {})
-    work_off(ledger, run.id, FinishReason.ERROR)
-    assert ledger.control.retry(run.id) == ARENA_PROMPTS + 2
-    assert {item.lane for item in ledger.outbox.dispatch("a", ALL)} == {RunKind.BULK}
+    file = [NewPrompt(f"more {i}") for i in range(ARENA_PROMPTS + 1)]
+    for first, added, lane in (([NewPrompt("one")], file, RunKind.BULK), (file, [NewPrompt("one")], RunKind.ARENA)):
+        run = ledger.runs.submit(new, first)[0]
+        ledger.growth.add_prompts(run.id, added, {})
+        work_off(ledger, run.id, FinishReason.ERROR)
+        assert ledger.control.retry(run.id) == ARENA_PROMPTS + 2
+        assert {item.lane for item in ledger.outbox.dispatch("a", ALL)} == {lane}
+        work_off(ledger, run.id)
 
 
 def test_of_many_prompts_chunks_are_larger_so_that_others_do_not_wait_long(
