@@ -154,15 +154,10 @@ class Control:
                 connection.execute(delete(table).where(here))
         for model, number in Counter(row[0] for row in rows).items():
             add_counts(connection, run_id, model, {Outcome.FAILED: -number})
-        new = {
-            "run": run_id,
-            "lane": _lane_of(connection, of_run, len({idx for _, idx, _ in rows})),
-            "state": ChunkState.PENDING,
-        }
-        following = _following(connection, run_id, rows)
-        connection.execute(
-            insert(chunk).values(created=now()), [new | part for part in _parts(_spans(rows), following)]
-        )
+        lane = _lane_of(connection, of_run, len({idx for _, idx, _ in rows}))
+        new = {"run": run_id, "lane": lane, "state": ChunkState.PENDING}
+        chunks = [new | part for part in _parts(_spans(rows), _following(connection, run_id, rows))]
+        connection.execute(insert(chunk).values(created=now()), chunks)
         again = (run_model.c.run == run_id) & run_model.c.model.in_({row[0] for row in rows})
         connection.execute(update(run_model).where(again).values(given_up=None))
         if of_run.finished is not None:
