@@ -25,6 +25,13 @@ from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_sc
 from tasks.errors import InvalidInput
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+NOT_STORED = re.compile("[\x00\ud800-\udfff]")
+SHOWN_KEY = 100  # characters
+
+
+def storable(text: str) -> str:
+    """The text with U+FFFD in place of what not every database stores: NUL and half surrogate pairs."""
+    return NOT_STORED.sub("\ufffd", text)
 
 
 class Schema(BaseModel):
@@ -36,12 +43,14 @@ class Schema(BaseModel):
     @classmethod
     def _known_keys(cls, given: Any) -> Any:
         if isinstance(given, Mapping):
-            known = [name for name, field in cls.model_fields.items() if not field.exclude]
+            fields = cls.model_fields
             for key in given:
-                if key not in cls.model_fields:
-                    near = difflib.get_close_matches(str(key), known, 1)
+                if key not in fields:
+                    known = [name for name, field in fields.items() if not field.exclude]
+                    shown = storable(str(key)[:SHOWN_KEY])
+                    near = difflib.get_close_matches(shown, known, 1)
                     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
-                    context = {"key": str(key), "hint": hint}
+                    context = {"key": shown, "hint": hint}
                     raise PydanticCustomError("unknown_key", "{key} is not known; {hint}", context)
         elif not isinstance(given, cls):
             raise PydanticCustomError("object", "must be an object with {keys}", {"keys": ", ".join(cls.model_fields)})

@@ -15,6 +15,7 @@ from tasks.queue.dispatch import Dispatcher
 from tasks.queue.live import Live
 from tasks.registry import ModelEntry
 from tasks.sampling import Sampling, merge
+from tasks.schema import storable
 from tasks.settings import Settings
 from tasks.states import FinishReason, Outcome, RunKind, WorkerState
 from worker import rows
@@ -233,7 +234,8 @@ class ChunkExecutor:
     def _finish(self, work: ChunkWork, key: Key, answer: Answer) -> list[Key]:
         """Note a completion that has ended; returns those that waited for it."""
         # Before it is stored, and before it is part of what later turns ask: no database stores NUL.
-        answer = replace(answer, text=answer.text.replace("\x00", ""), thinking=answer.thinking.replace("\x00", ""))
+        text, thinking = (said.replace("\x00", "") for said in (answer.text, answer.thinking))
+        answer = replace(answer, text=text, thinking=thinking, error=answer.error and storable(answer.error))
         work.finished.append(self._stored.settle(work, key, self._completion(work.claim, key, answer)))
         return work.settle(key, answer)
 

@@ -5,13 +5,14 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from tasks.errors import InvalidInput, NotFound
 from tasks.ledger import Ledger
 from tasks.ledger.records import Upload
+from tasks.schema import storable
 
 PROMPTS = "prompts"  # the purpose of a file that becomes a run soon
 KEEP_SECONDS = 86_400.0  # for such a file
@@ -41,11 +42,14 @@ class UploadStore:
             if not size:
                 raise InvalidInput(f"{name} is empty; choose a file with prompts.", "file")
             draft.rename(self.folder / upload_id)
+            _sync(self.folder)
+            return self.ledger.uploads.add(
+                Upload(upload_id, storable(name[:MAX_NAME]), purpose, size, digest, owner, 0.0)
+            )
         except BaseException:
-            draft.unlink(missing_ok=True)
+            for file in (draft, self.folder / upload_id):
+                file.unlink(missing_ok=True)
             raise
-        _sync(self.folder)
-        return self.ledger.uploads.add(Upload(upload_id, name[:MAX_NAME], purpose, size, digest, owner, 0.0))
 
     @contextmanager
     def open(self, upload_id: str, owner: str | None = None) -> Iterator[tuple[Upload, IO[bytes]]]:
@@ -66,11 +70,14 @@ class UploadStore:
 
     def remove_outdated(self) -> None:
         """Remove files of prompts that nobody needs any more, and what is left of uploads that never ended."""
+        # Of several that look at once each finds the same, and some of it gone already.
         for upload_id in self.ledger.uploads.outdated(PROMPTS, KEEP_SECONDS):
-            self.delete(upload_id)
+            with suppress(NotFound):
+                self.delete(upload_id)
         for draft in self.folder.glob("*.part"):
-            if draft.stat().st_mtime < time.time() - KEEP_SECONDS:
-                draft.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if draft.stat().st_mtime < time.time() - KEEP_SECONDS:
+                    draft.unlink()
 
 
 def _copied(stream: IO[bytes], path: Path, limit: int | None) -> tuple[int, str]:

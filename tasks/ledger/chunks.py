@@ -121,7 +121,7 @@ class Chunks:
             attempt=taken.attempt,
             sampling=of_run.sampling,
             deadline=of_run.deadline,
-            created=of_run.created,
+            created=taken.created or of_run.created,
             enqueued=taken.queued_at or of_run.created,
             claimed=taken.claimed_at,
             prompts=prompts,

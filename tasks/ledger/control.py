@@ -19,10 +19,11 @@ from tasks.ledger.closing import (
 )
 from tasks.ledger.columns import growing
 from tasks.ledger.database import Database, now
+from tasks.ledger.planning import lane_of
 from tasks.ledger.purging import purge_portion
 from tasks.ledger.tables import chunk, completion, prompt, rendering, run, run_model, score, worker
 from tasks.ledger.workers import Workers
-from tasks.states import ChunkState, FinishReason, Outcome, RunState
+from tasks.states import ChunkState, FinishReason, Outcome, RunKind, RunState
 
 AT_ONCE = 500  # chunks that a cancel closes itself; the sweep closes the rest
 RETRIED_CHUNK = 8
@@ -153,9 +154,10 @@ class Control:
                 connection.execute(delete(table).where(here))
         for model, number in Counter(row[0] for row in rows).items():
             add_counts(connection, run_id, model, {Outcome.FAILED: -number})
-        new = {"run": run_id, "lane": of_run.kind, "state": ChunkState.PENDING}
-        following = _following(connection, run_id, rows)
-        connection.execute(insert(chunk), [new | part for part in _parts(_spans(rows), following)])
+        lane = _lane_of(connection, of_run, len({idx for _, idx, _ in rows}))
+        new = {"run": run_id, "lane": lane, "state": ChunkState.PENDING}
+        chunks = [new | part for part in _parts(_spans(rows), _following(connection, run_id, rows))]
+        connection.execute(insert(chunk).values(created=now()), chunks)
         again = (run_model.c.run == run_id) & run_model.c.model.in_({row[0] for row in rows})
         connection.execute(update(run_model).where(again).values(given_up=None))
         if of_run.finished is not None:
@@ -205,6 +207,13 @@ def _following(connection: Connection, run_id: str, rows: Sequence[tuple[Any, ..
     between = prompt.c.idx.between(min(numbers), max(numbers))
     follows = select(prompt.c.idx).where(prompt.c.run == run_id, between, prompt.c.follows.is_not(None))
     return set(connection.execute(follows).scalars())
+
+
+def _lane_of(connection: Connection, of_run: Any, prompts: int) -> RunKind:
+    """The lane in which so many prompts are done again: that of files only where a file was added to the run."""
+    files = select(chunk.c.id).where(chunk.c.run == of_run.id, chunk.c.lane == RunKind.BULK)
+    is_file = connection.execute(files.limit(1)).first() is not None
+    return lane_of(of_run, prompts) if is_file else RunKind(of_run.kind)
 
 
 def _spans(rows: Sequence[tuple[Any, ...]]) -> list[tuple[str, int, int, int]]:

@@ -14,9 +14,9 @@ from tasks.ledger.columns import add_to_totals, growing, positions, refuse_prese
 from tasks.ledger.database import Database, now
 from tasks.ledger.importing import Importing
 from tasks.ledger.merging import Merging
-from tasks.ledger.planning import Samples, Turns, insert_chunks, lane_of, parts
+from tasks.ledger.planning import Samples, Turns, insert_chunks, lane_of, parts, size_for
 from tasks.ledger.records import Imported, NewAnswer, columns_of, prompt_of
-from tasks.ledger.staging import clear_abandoned, refuse_while_adding
+from tasks.ledger.staging import clear_abandoned, refuse_staged, refuse_while_adding
 from tasks.ledger.tables import prompt, run, run_model
 from tasks.registry import ModelEntry
 from tasks.run_schema import MAX_SAMPLES
@@ -74,7 +74,7 @@ class Growth:
             if models := growing(connection, run_id):
                 for model in models:
                     samples = Samples(0, of_run.samples)
-                    insert_chunks(connection, run_id, model, RunKind(of_run.kind), samples, [(idx, 1)])
+                    insert_chunks(connection, run_id, model, RunKind(of_run.kind), samples, [(idx, 1)], added=True)
                 add_to_totals(connection, run_id, models, of_run.samples)
                 again |= reopened(of_run)
             connection.execute(update(run).where(run.c.id == run_id).values(again))
@@ -84,7 +84,10 @@ class Growth:
         return self.database.transact(add, durable=True)
 
     def add_models(self, run_id: str, columns: Mapping[str, NewColumn]) -> None:
-        """Let further models answer all prompts of a run; they stand after those that are there."""
+        """Let further models answer all prompts of a run; they stand after those that are there.
+
+        Raises `Conflict` where the run has such a column, or one is just being merged in.
+        """
         placed: dict[str, int] = {}
         turns = Turns(self.database, run_id)
 
@@ -94,6 +97,7 @@ class Growth:
             if placed and placed.items() <= there.items():
                 return  # it is done again because the answer to its commit got lost
             refuse_present(there, columns)
+            refuse_staged(connection, run_id, columns)
             again = reopened(of_run)
             first = max(there.values(), default=-1) + 1
             placed.update({model: position for position, model in enumerate(columns, first)})
@@ -107,10 +111,11 @@ class Growth:
             lane, samples = lane_of(of_run, of_run.prompts), Samples(0, of_run.samples)
             whole = turns.of_first(connection, of_run.prompts)
             for model, new in columns.items():
-                ranges = parts(0, of_run.prompts, new.chunk_size, whole)
-                insert_chunks(connection, run_id, model, lane, samples, ranges)
+                ranges = parts(0, of_run.prompts, size_for(of_run.prompts, new.chunk_size), whole)
+                insert_chunks(connection, run_id, model, lane, samples, ranges, added=True)
             connection.execute(update(run).where(run.c.id == run_id).values(again))
 
+        clear_abandoned(self.database, run_id)
         self.database.transact(add, durable=True)
 
     def add_samples(self, run_id: str, number: int, sizes: Mapping[str, int]) -> None:
@@ -139,8 +144,9 @@ class Growth:
             lane, samples = lane_of(of_run, of_run.prompts), Samples(of_run.samples, number)
             whole = turns.of_first(connection, of_run.prompts)
             for model in models:
-                ranges = parts(0, of_run.prompts, sizes.get(model, SOME_PROMPTS), whole)
-                insert_chunks(connection, run_id, model, lane, samples, ranges)
+                size = size_for(of_run.prompts, sizes.get(model, SOME_PROMPTS))
+                ranges = parts(0, of_run.prompts, size, whole)
+                insert_chunks(connection, run_id, model, lane, samples, ranges, added=True)
             add_to_totals(connection, run_id, models, of_run.prompts * number)
             connection.execute(update(run).where(run.c.id == run_id).values(again))
 
@@ -164,9 +170,9 @@ class Growth:
             again |= reopened(of_run)
             lane, samples = lane_of(of_run, addition.total - of_run.prompts), Samples(0, of_run.samples)
             for model in models:
-                size = sizes.get(model, SOME_PROMPTS)
+                size = size_for(addition.total - of_run.prompts, sizes.get(model, SOME_PROMPTS))
                 ranges = parts(of_run.prompts, addition.total, size, addition.followers)
-                insert_chunks(connection, of_run.id, model, lane, samples, ranges)
+                insert_chunks(connection, of_run.id, model, lane, samples, ranges, added=True)
             number = (addition.total - of_run.prompts) * of_run.samples
             add_to_totals(connection, of_run.id, models, number)
         connection.execute(update(run).where(run.c.id == of_run.id).values(again))

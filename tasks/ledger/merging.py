@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Table, and_, func, insert, literal, or_, sele
 
 from tasks.errors import Conflict
 from tasks.ledger.closing import is_there, missing
-from tasks.ledger.columns import free_name, positions
+from tasks.ledger.columns import free_name, positions, refuse_present
 from tasks.ledger.database import Database
 from tasks.ledger.planning import Samples, insert_chunks, parts
 from tasks.ledger.staging import Staging
@@ -49,6 +49,8 @@ class Merging:
                 for first in range(0, of_run.prompts, PIECE):
                     with self.database.write() as connection:
                         self.staging.renew(connection)
+                        # A model that was added meanwhile under this name answers for itself.
+                        refuse_present(positions(connection, self.run_id), [name])
                         for table in (completion, rendering, score):
                             connection.execute(self._copy(table, model, name, first, of_run))
             self.staging.seal(lambda connection, locked: self._seal(connection, locked, other))

@@ -8,12 +8,13 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
-from tasks.ledger.database import Database
+from tasks.ledger.database import Database, now
 from tasks.ledger.tables import chunk, prompt, run
 from tasks.run_schema import ARENA_PROMPTS
 from tasks.states import ChunkState, RunKind
 
 AT_ONCE = 10_000  # rows that are handed to the database together
+MAX_CHUNKS = 100_000  # of a model that are stored in one transaction, which others wait for
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class Samples:
 
     first: int
     count: int
+
+
+def size_for(prompts: int, wanted: int) -> int:
+    """The size of chunks of so many prompts that are stored in one transaction, where ``wanted`` may be too many."""
+    return max(wanted, -(-prompts // MAX_CHUNKS))
 
 
 def parts(first: int, end: int, size: int, continuing: Sequence[int], full: bool = False) -> Iterator[tuple[int, int]]:
@@ -94,13 +100,15 @@ def insert_chunks(
     samples: Samples,
     ranges: Iterable[tuple[int, int]],
     state: ChunkState = ChunkState.PENDING,
+    added: bool = False,
 ) -> None:
-    """Store a chunk for each range (first, count) of prompts."""
+    """Store a chunk for each range (first, count) of prompts; ``added``: to a run that is there."""
+    statement = insert(chunk).values(created=now()) if added else insert(chunk)
     same: dict[str, Any] = {"run": run_id, "model": model, "lane": lane, "state": state}
     same |= {"first_sample": samples.first, "samples": samples.count}
     rows = (same | {"first": first, "count": count} for first, count in ranges)
     while some := list(itertools.islice(rows, AT_ONCE)):
-        connection.execute(insert(chunk), some)
+        connection.execute(statement, some)
 
 
 def lane_of(of_run: Any, prompts: int) -> RunKind:

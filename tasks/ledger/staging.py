@@ -5,7 +5,7 @@ completions of columns that the run does not name.
 """
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -130,6 +130,13 @@ def _is_stale() -> ColumnElement[bool]:
 def refuse_while_adding(of_run: Any) -> None:
     """Raises `Conflict` where somebody adds to the run in pieces."""
     if of_run.growth is not None:
+        raise Conflict(BUSY)
+
+
+def refuse_staged(connection: Connection, run_id: str, names: Collection[str]) -> None:
+    """Raises `Conflict` where completions of a column with one of ``names`` are staged: they would count as its own."""
+    of_names = (completion.c.run == run_id) & completion.c.model.in_(names)
+    if connection.execute(select(completion.c.model).where(of_names).limit(1)).first() is not None:
         raise Conflict(BUSY)
 
 

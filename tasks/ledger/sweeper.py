@@ -20,7 +20,7 @@ SOME_CHUNKS = 500
 SOME_COMPLETIONS = 5000
 CLEAR_SECONDS = 2.0  # how long one sweep clears up; the next goes on
 SWEEP_LOCK = 7_061_001
-KEPT = ("run", "model", "lane", "attempt", "first_sample", "samples")  # of a chunk that is split
+KEPT = ("run", "model", "lane", "attempt", "first_sample", "samples", "created")  # of a chunk that is split
 
 
 class Fate(Enum):

@@ -124,6 +124,7 @@ chunk = Table(
     Column("claimed_at", Float),
     Column("not_before", Float, nullable=False, default=0),
     Column("scored", Boolean, nullable=False, default=False),
+    Column("created", Float),  # where it was added to a run that was there
     Index("chunk_by_model", "model", "state", "lane", "run", "first"),
     Index("chunk_by_run", "run", "model", "first"),
     Index("chunk_by_state", "state", "scored"),

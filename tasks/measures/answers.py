@@ -7,7 +7,7 @@ from tasks.states import Origin
 
 
 def times_of(completion: Completion) -> Times:
-    """The points of time of a completion; it was created when its run was submitted.
+    """The points of time of a completion; it was created when it was asked for: with its run, later, or once more.
 
     One that was not computed for its run has none: what it took says nothing of its model.
     """

@@ -146,18 +146,21 @@ class Batches:
     def _submitted(self, new: Batch, lines: BatchFile, title: str, key: str | None) -> list[Run]:
         """A run for each group of lines, all of them or none."""
         runs: list[Run] = []
+        ours: list[Run] = []  # others were there, and may be of a batch that the same request has made meanwhile
         try:
             for number, group in enumerate(lines.offsets):
-                runs.append(self._submit(new.id, lines, group, title, f"{new.id}.{number}" if key else None))
+                run, is_new = self._submit(new.id, lines, group, title, f"{new.id}.{number}" if key else None)
+                runs.append(run)
+                ours += [run] if is_new else []
         except BaseException:
-            for run in runs:
+            for run in ours:
                 with suppress(TouchstoneError):  # then it is removed later
                     self.service.delete(run.id)
             raise
         return runs
 
-    def _submit(self, batch_id: str, lines: BatchFile, group: Group, title: str, key: str | None) -> Run:
-        run, _ = self.service.submit(
+    def _submit(self, batch_id: str, lines: BatchFile, group: Group, title: str, key: str | None) -> tuple[Run, bool]:
+        return self.service.submit(
             prompts=lines.prompts(group),
             models=None if group.model == ALL else [group.model],
             sampling={},
@@ -168,7 +171,6 @@ class Batches:
             title=title,
             batch=batch_id,
         )
-        return run
 
 
 def _digest(key: str) -> str:

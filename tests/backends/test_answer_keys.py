@@ -141,7 +141,7 @@ def test_a_gguf_file_is_known_by_its_content(folder: Path) -> None:
 def asked(opener: Opener, told: ToldServer, said: str = "Hi", sample: int = 0, **options: Any) -> str | None:
     """The key of a question to a server's model."""
     sampling = replace(SAMPLING, **options.pop("sampling", {}))
-    opened = opener(base_url=told.url, **({"revision": "r1"} | options))
+    opened = opener(**({"base_url": told.url, "revision": "r1"} | options))
     generation = Generation("a", (Message(Role.USER, said),), opened.entry, sampling, sample=sample)
     return opened.backend.prepare(generation).answer_key
 
@@ -170,6 +170,12 @@ def test_a_servers_answers_have_keys_only_where_its_owner_states_a_revision(told
 )
 def test_every_part_of_a_request_is_a_part_of_its_key(told: ToldServer, opener: Opener, changed: Any) -> None:
     assert asked(opener, told, **changed) not in (asked(opener, told), None)
+
+
+def test_the_same_name_at_another_address_is_another_model(told: ToldServer, opener: Opener) -> None:
+    elsewhere = told.url.replace("127.0.0.1", "localhost")
+    assert elsewhere != told.url
+    assert asked(opener, told, base_url=elsewhere) not in (asked(opener, told), None)
 
 
 def test_what_a_server_turned_out_to_refuse_changes_no_key(told: ToldServer, opener: Opener) -> None:

@@ -33,7 +33,7 @@ ENVIRONMENT = Environment("e", {})
 
 
 class EchoEngine:
-    """Answers with the prompt's last line, in brackets unless it thinks; ~ is left out, ! fails, 0 brings a NUL."""
+    """Answers with the prompt's last line, in brackets unless it thinks; ~ is left out, ! fails, 0 and 1 bring a NUL."""
 
     slots = 4
 
@@ -62,7 +62,7 @@ class EchoEngine:
             last = prompt.rsplit("\n", 1)[-1]
             text = last if last.startswith("<") else prompt[1:] if prompt.startswith("~") else f"[{last}]"
             text = f"\x00{text}" if last.startswith("0") else text
-            failed = "it fails" if last.startswith("!") else None
+            failed = {"!": "it fails", "1": "it\x00 fails\ud800"}.get(last[:1])
             now = time.monotonic()
             if request.streams:
                 for piece in text:
@@ -195,7 +195,7 @@ def test_a_later_turn_waits_since_it_was_added_not_since_its_run_was(
         executor[0].generate(item.chunk)
     first, second = ledger.completions.page(run.id)
     assert first.created == run.created and second.idx == idx
-    assert second.created and second.created == ledger.runs.prompts(run.id)[1].created
+    assert second.created and second.created >= (ledger.runs.prompts(run.id)[1].created or 0.0) > run.created
     assert second.created > (first.written or 0.0) - 1e-3
 
 
@@ -257,3 +257,22 @@ def test_text_of_another_try_never_goes_on_from_the_one_before(
     assert ledger.control.retry(run.id) == 1  # attempts are counted anew
     work_off(ledger, executor[0])
     assert before and min(event.attempt for event in told) > max(before)
+
+
+def test_an_error_with_what_no_database_stores_fails_its_prompt_at_once(
+    each_ledger: Ledger, settings: Settings
+) -> None:
+    backend, engine = make_backend(TextRenderer())
+    dispatcher = Dispatcher(cast(Celery, InProcess()), each_ledger, settings)
+    made = ChunkExecutor(
+        entry=ENTRY,
+        backend=backend,
+        ledger=each_ledger,
+        dispatcher=dispatcher,
+        live=Live(settings.redis_url),
+        settings=settings,
+        worker="w",
+    )
+    run = run_all(each_ledger, made, [NewPrompt("1"), NewPrompt("fine")])
+    assert (run.counts.done, run.counts.failed) == (1, 1) and sorted(engine.seen) == ["1", "fine"]
+    assert each_ledger.completions.page(run.id)[0].error == "it\ufffd fails\ufffd"

@@ -151,7 +151,8 @@ def test_a_later_turn_waits_for_the_one_it_follows_and_brings_the_whole_conversa
     pass_time(each_ledger, 2.0)
     second = claim(each_ledger)
     assert second and second.missing == ((idx, 0), (idx, 1))
-    assert (second.prompts[idx].created or 0.0) > second.created and second.prompts[0].created is None
+    assert second.created >= (second.prompts[idx].created or 0.0) > run.created
+    assert second.prompts[0].created is None
     said = ChunkWork(second).conversation((idx, 1))
     assert [message.content for message in said] == ["be brief", "one", "answer 0.1", "and then?"]
     answer(each_ledger, second)

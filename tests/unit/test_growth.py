@@ -10,14 +10,15 @@ from sqlalchemy.exc import OperationalError
 
 from tasks.conversation import NewPrompt
 from tasks.errors import Conflict, InvalidInput, NotFound
-from tasks.ledger import Ledger
+from tasks.ledger import Ledger, planning
 from tasks.ledger.growth import NewColumn
 from tasks.ledger.planning import continuing, parts
-from tasks.ledger.records import Worker
+from tasks.ledger.records import NewRun, Worker
 from tasks.ledger.tables import chunk
-from tasks.run_schema import MAX_SAMPLES
-from tasks.states import FinishReason, RunState, WorkerState
-from tests.unit.growth_rows import answer, claims, covered, entry, rows, submit, work_off
+from tasks.run_schema import ARENA_PROMPTS, MAX_SAMPLES
+from tasks.states import FinishReason, RunKind, RunState, WorkerState
+from tests.clock import pass_time
+from tests.unit.growth_rows import ALL, answer, claims, covered, entry, rows, submit, work_off
 
 TALK = [NewPrompt("one"), NewPrompt("two", follows=0), NewPrompt("three"), NewPrompt("four", follows=2)]
 
@@ -238,3 +239,63 @@ def test_samples_of_a_commit_without_an_answer_are_added_once(
     each_ledger.growth.add_samples(run.id, 2, {})
     assert each_ledger.runs.get(run.id).samples == 3
     assert covered(each_ledger, run.id, "a") == every(4, 0, 1, 2)
+
+
+def test_the_time_to_an_answer_begins_when_it_was_asked_for(each_ledger: Ledger) -> None:
+    run = submit(each_ledger, 2, models="a")
+    first = next(claims(each_ledger, "a"))
+    assert first.created == run.created
+    answer(each_ledger, first, FinishReason.ERROR)
+    for ask in (
+        lambda: add(each_ledger, run.id, "c"),
+        lambda: each_ledger.growth.add_samples(run.id, 1, {}),
+        lambda: each_ledger.growth.add_prompts(run.id, [NewPrompt("more")], {}),
+        lambda: each_ledger.growth.follow(run.id, NewPrompt("then?", follows=0)),
+        lambda: each_ledger.control.retry(run.id),
+    ):
+        asked = each_ledger.clock()
+        ask()
+        found = [claim for model in "ac" for claim in claims(each_ledger, model)]
+        assert found and all(claim.created >= asked - 0.01 for claim in found)
+        for claim in found:
+            answer(each_ledger, claim)
+
+
+def test_a_chunk_that_is_split_keeps_the_time_at_which_it_was_asked_for(each_ledger: Ledger) -> None:
+    run = submit(each_ledger, 2, models="a")
+    work_off(each_ledger, run.id)
+    add(each_ledger, run.id, "c")
+    asked = next(claims(each_ledger, "c")).created
+    for _ in range(2):
+        pass_time(each_ledger, 100.0)
+        each_ledger.sweeper.sweep(60)
+        pass_time(each_ledger, 5.0)
+        again = list(claims(each_ledger, "c"))
+    assert len(again) == 2 and run.created < asked
+    assert {claim.created for claim in again} == {asked}
+
+
+def test_a_file_that_was_added_to_an_arena_run_is_done_again_in_the_lane_of_files(ledger: Ledger) -> None:
+    new = NewRun(RunKind.ARENA, "owner", {"a": 1}, {"seed": 1})
+    file = [NewPrompt(f"more {i}") for i in range(ARENA_PROMPTS + 1)]
+    for first, added, lane in (([NewPrompt("one")], file, RunKind.BULK), (file, [NewPrompt("one")], RunKind.ARENA)):
+        run = ledger.runs.submit(new, first)[0]
+        ledger.growth.add_prompts(run.id, added, {})
+        work_off(ledger, run.id, FinishReason.ERROR)
+        assert ledger.control.retry(run.id) == ARENA_PROMPTS + 2
+        assert {item.lane for item in ledger.outbox.dispatch("a", ALL)} == {lane}
+        work_off(ledger, run.id)
+
+
+def test_of_many_prompts_chunks_are_larger_so_that_others_do_not_wait_long(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "MAX_CHUNKS", 3)
+    run = submit(ledger, 7, models="a", size=1)
+    add(ledger, run.id, "c", size=1)
+    ledger.growth.add_samples(run.id, 1, {"a": 1, "c": 1})
+    ledger.growth.add_prompts(run.id, [NewPrompt(f"more {i}") for i in range(6)], {"a": 1, "c": 1})
+    with ledger.database.read() as connection:
+        found = connection.execute(select(chunk).where(chunk.c.model == "c").order_by(chunk.c.id)).all()
+    assert [(one.first, one.count) for one in found] == [*[(0, 3), (3, 3), (6, 1)] * 2, (7, 2), (9, 2), (11, 2)]
+    assert covered(ledger, run.id, "c") == every(13, 0, 1)

@@ -220,3 +220,30 @@ def test_a_batch_of_which_one_run_cannot_be_stored_has_none(
     asked = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "1h"}
     assert client.post("/v1/batches", json=asked).status_code == 503
     assert ledger.runs.total() == 0 and ledger.batches.newest("openai") == []
+
+
+def test_a_repeated_request_that_fails_takes_no_run_from_the_batch_that_the_first_one_made(
+    client: FlaskClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = upload(client, b"\n".join(json.dumps(one).encode() for one in (line("a"), line("b", model="poet-large"))))
+    submit, made = Service.submit, []
+
+    def first_is_faster(self: Service, **options: Any) -> Any:
+        if not made:
+            made.append(None)
+            made[0] = create(client, file=file, key="k")
+            return submit(self, **options)
+        if made[0] and options["models"] == ["poet-large"]:
+            raise Unavailable("away")
+        return submit(self, **options)
+
+    monkeypatch.setattr(Service, "submit", first_is_faster)
+    asked = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    assert client.post("/v1/batches", json=asked, headers={"Idempotency-Key": "k"}).status_code == 503
+    assert ledger.runs.total() == 2 and counts(look(client, made[0].id)) == (2, 0, 0)
+
+
+def test_lines_with_keys_that_no_database_stores_are_told(client: FlaskClient) -> None:
+    found = create(client, line("a", **{"\x00": 1}), line("b", **{"\ud800": 1}), line("c") | {"\ud800": 1})
+    assert found.status == "failed" and found.errors and found.errors.data
+    assert [one.param for one in found.errors.data] == ["body.\ufffd", "body.\ufffd", "\ufffd"]

@@ -91,11 +91,12 @@ def _served(entry: OpenAIModel, client: Client, liveness: Liveness) -> ServedPro
 
 
 def _keys(entry: OpenAIModel, found: Inspection, model: str) -> AnswerKeys | None:
-    """Only the owner of an entry can say that a server's model is still the same."""
+    """Only the owner of an entry can say that a server's model is still the same; at another address it is another."""
     if entry.revision is None:
         return None
     facts = {
         "backend": entry.backend.value,
+        "server": entry.base_url,
         "model": model,
         "revision": entry.revision,
         "source": entry.source,
