@@ -41,7 +41,7 @@ def check_place(out: Path) -> None:
 
 def download(api: Api, run_id: str, format_: str, models: list[str], out: str | None) -> None:
     """Fetch an export. A file appears under its name when it is whole, and one that is there is replaced by then."""
-    fetched = api.fetch(run_path(run_id, "export"), format=format_, models=",".join(models))
+    fetched = api.fetch(run_path(run_id, "export"), format=format_, models=models)
     if out == STANDARD_OUTPUT:
         fetched.save(sys.stdout.buffer)
         return
