@@ -2,8 +2,8 @@
 
 from flask import url_for
 from flask.typing import ResponseReturnValue
-from tasks.files.read.answers import read_answers
 
+from tasks.files.read.answers import read_answers
 from web import received, views
 from web.api.blueprint import OWNER, blueprint, described, json_of
 from web.api.files import prompts_of
