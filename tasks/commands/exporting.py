@@ -11,6 +11,7 @@ from tasks.commands.group import main
 from tasks.commands.http import Api, Download, run_path
 from tasks.commands.options import names, of_run
 from tasks.errors import InvalidInput
+from tasks.files.write import ExportFormat
 
 STANDARD_OUTPUT = "-"
 
@@ -30,6 +31,8 @@ def format_of(out: Path, given: str | None) -> str:
     found = given or out.suffix.removeprefix(".").lower()
     if not found:
         raise InvalidInput(f"{out} has no ending that names a format; give one with --out-format.", "out")
+    if found not in list(ExportFormat):
+        raise InvalidInput(f"{found!r} is no format; give one of {', '.join(ExportFormat)} with --out-format.", "out")
     return found
 
 

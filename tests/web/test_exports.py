@@ -30,3 +30,17 @@ def test_the_models_of_an_export_are_chosen_by_the_address(client: FlaskClient, 
     header = json.loads(answer.text.splitlines()[0])
     assert sorted(model["name"] for model in header["models"]) == sorted(models)
     assert client.get(f"/api/runs/{run}/export?format=csv&models=nope").status_code == 422
+
+
+def test_a_page_offers_pairs_of_models_to_be_compared(client: FlaskClient, run: str) -> None:
+    page = client.get(f"/runs/{run}/grow").text
+    assert f"/runs/{run}/export/llm-comparator?models=poet-small&amp;models=poet-large" in page
+
+
+@pytest.mark.parametrize("title", ["问题.csv", "问题.XLSX", "问题"])
+def test_a_file_is_named_after_its_run_without_a_second_ending(client: FlaskClient, ledger: Ledger, title: str) -> None:
+    made = client.post("/api/runs", json={"prompts": ["a"], "models": ["poet-small"], "title": title}).json
+    filled.answer(ledger)
+    assert made
+    found = client.get(f"/api/runs/{made['id']}/export?format=csv").headers["Content-Disposition"]
+    assert found.endswith("%E9%97%AE%E9%A2%98.csv")
