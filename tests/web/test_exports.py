@@ -32,9 +32,13 @@ def test_the_models_of_an_export_are_chosen_by_the_address(client: FlaskClient, 
     assert client.get(f"/api/runs/{run}/export?format=csv&models=nope").status_code == 422
 
 
-def test_a_page_offers_pairs_of_models_to_be_compared(client: FlaskClient, run: str) -> None:
+def test_a_page_asks_which_two_models_are_compared(client: FlaskClient, run: str) -> None:
     page = client.get(f"/runs/{run}/grow").text
-    assert f"/runs/{run}/export/llm-comparator?models=poet-small&amp;models=poet-large" in page
+    form = page[page.index(f'action="/runs/{run}/export/llm-comparator"') :]
+    assert form.count('<select name="models"') == 2
+    assert "<option selected>poet-small</option>" in form and "<option selected>poet-large</option>" in form
+    answer = client.get(f"/runs/{run}/export/llm-comparator?models=poet-small&models=poet-small")
+    assert answer.status_code == 422 and 'role="alert"' in answer.text
 
 
 @pytest.mark.parametrize("title", ["问题.csv", "问题.XLSX", "问题"])

@@ -1,7 +1,6 @@
 """Adding to a run from its page: models, samples, prompts, answers made elsewhere, the columns of another run."""
 
 from collections.abc import Callable
-from itertools import combinations, islice
 
 from flask import Blueprint, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -14,8 +13,6 @@ from tasks.run_schema import MAX_SAMPLES
 from web import attachment, security
 from web.host import service
 from web.schema.values import number_of
-
-MOST_PAIRS = 28  # of eight models
 
 blueprint = Blueprint("growth", __name__, url_prefix="/runs/<run_id>")
 
@@ -98,7 +95,6 @@ def _page(run: Run, error: TouchstoneError | None = None, imported: Imported | N
         others=[model for name, model in service().registry.models.items() if name not in run.models],
         same=[other for other in same if other.id != run.id],
         formats=list(ExportFormat),
-        pairs=list(islice(combinations(run.models, 2), MOST_PAIRS)),
         most_samples=MAX_SAMPLES - run.samples,
         error=error,
         imported=imported,
