@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from flask import request
 from pydantic import BaseModel
@@ -35,9 +35,13 @@ def body(schema: type[S], required: bool = True, example: str = EXAMPLE) -> S:
 
 def query(schema: type[S]) -> S:
     """The parameters after the path's question mark. Raises `InvalidInput` that names the wrong one."""
-    lists = {name for name, field in schema.model_fields.items() if get_origin(field.annotation) is list}
+    lists = {name for name, field in schema.model_fields.items() if _takes_list(field.annotation)}
     given = {key: values if key in lists else values[-1] for key, values in request.args.lists()}
     return validated(schema, given)
+
+
+def _takes_list(annotation: Any) -> bool:
+    return get_origin(annotation) is list or any(_takes_list(inner) for inner in get_args(annotation))
 
 
 def _json_object(required: bool, example: str) -> Mapping[str, Any]:

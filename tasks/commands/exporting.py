@@ -11,6 +11,7 @@ from tasks.commands.group import main
 from tasks.commands.http import Api, Download, run_path
 from tasks.commands.options import names, of_run
 from tasks.errors import InvalidInput
+from tasks.files.write import ExportFormat
 
 STANDARD_OUTPUT = "-"
 
@@ -30,6 +31,8 @@ def format_of(out: Path, given: str | None) -> str:
     found = given or out.suffix.removeprefix(".").lower()
     if not found:
         raise InvalidInput(f"{out} has no ending that names a format; give one with --out-format.", "out")
+    if found not in list(ExportFormat):
+        raise InvalidInput(f"{found!r} is no format; give one of {', '.join(ExportFormat)} with --out-format.", "out")
     return found
 
 
@@ -41,7 +44,7 @@ def check_place(out: Path) -> None:
 
 def download(api: Api, run_id: str, format_: str, models: list[str], out: str | None) -> None:
     """Fetch an export. A file appears under its name when it is whole, and one that is there is replaced by then."""
-    fetched = api.fetch(run_path(run_id, "export"), format=format_, models=",".join(models))
+    fetched = api.fetch(run_path(run_id, "export"), format=format_, models=models)
     if out == STANDARD_OUTPUT:
         fetched.save(sys.stdout.buffer)
         return

@@ -57,7 +57,7 @@ def _how(reading: Mapping[str, Any], guessed: Sequence[str]) -> str:
         if value := reading.get(key):
             shown = {"\t": "tab"}.get(value, value)
             said.append(f"{key} {shown}{' (guessed)' if key in guessed else ''}")
-    columns = [f"{what} from {name!r}" for what, name in (reading.get("columns") or {}).items()]
+    columns = [f"{what} from {name!r}" for what, name in (reading.get("columns") or {}).items() if name]
     if columns:
         said.append(", ".join(columns) + (" (guessed)" if "columns" in guessed else ""))
     return ", ".join(said)

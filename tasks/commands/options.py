@@ -53,7 +53,7 @@ def of_reading(command: Command) -> Command:
             multiple=True,
             callback=_columns,
             metavar="WHAT=NAME",
-            help=f"The column that holds {', '.join(Column)}. May be given several times.",
+            help=f"The column that holds {', '.join(Column)}; no name: none does. May be given several times.",
         ),
         click.option("--template", help="A prompt with {{name}} for the value of a column."),
         click.option("--system", help="The system message of every prompt that has none."),

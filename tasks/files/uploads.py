@@ -40,7 +40,7 @@ class UploadStore:
         try:
             size, digest = _copied(stream, draft, limit)
             if not size:
-                raise InvalidInput(f"{name} is empty; choose a file with prompts.", "file")
+                raise InvalidInput(f"{name} is empty; choose another file.", "file")
             draft.rename(self.folder / upload_id)
             _sync(self.folder)
             return self.ledger.uploads.add(

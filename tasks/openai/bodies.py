@@ -40,7 +40,7 @@ def _content(value: Any) -> Any:
     for part in value:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind != "text" or not isinstance(part.get("text"), str):
-            wanted = 'has a part that is no text; the models read parts such as {{"type": "text", "text": "…"}}'
+            wanted = 'has a part that is no text; the models read parts such as {"type": "text", "text": "…"}'
             raise PydanticCustomError("part", wanted)
     return "".join(part["text"] for part in value)
 

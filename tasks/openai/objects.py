@@ -1,5 +1,6 @@
 """The objects that OpenAI's interface answers with, made from completions of the ledger."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ FINISH = {
     FinishReason.CONTEXT: "length",
 }
 PREFIX = {Endpoint.CHAT: "chatcmpl", Endpoint.COMPLETIONS: "cmpl"}
+TOO_LONG = re.compile(r"The prompt has \d+ tokens; this model's context holds ")  # as the engine says it
+CONTEXT_EXCEEDED = "context_length_exceeded"
 OBJECT = {Endpoint.CHAT: "chat.completion", Endpoint.COMPLETIONS: "text_completion"}
 
 
@@ -52,6 +55,8 @@ def problem_of_answer(rows: Sequence[Completion]) -> tuple[str, str] | None:
     """Code and message of the first of these completions that did not end well."""
     for row in rows:
         if row.finish_reason.outcome is not Outcome.DONE:
+            if TOO_LONG.match(row.error or ""):
+                return CONTEXT_EXCEEDED, row.error or ""
             return row.finish_reason.value, row.error or f"The completion ended with {row.finish_reason}."
     return None
 

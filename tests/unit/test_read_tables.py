@@ -156,3 +156,32 @@ def test_a_damaged_workbook_is_refused() -> None:
         load(damaged.getvalue(), "p.xlsx")
     with pytest.raises(InvalidInput, match="ZIP"):
         load(content[: len(content) // 2], "p.xlsx")
+
+
+@pytest.mark.parametrize(
+    ("reading", "problem"),
+    [
+        ({}, "No column is known to hold prompts; there are 主题, id."),
+        ({"columns": {"prompt": "没有"}}, "There is no column '没有'; there are 主题, id."),
+        ({"columns": {"prompt": "主题", "category": "没有"}}, "There is no column '没有'; there are 主题, id."),
+        ({"template": "{{没有}}"}, "The template has {{没有}}, but there is no such column."),
+    ],
+)
+def test_a_column_that_is_missing_is_said_once(reading: dict[str, object], problem: str) -> None:
+    seen = preview(io.BytesIO("主题,id\n春,1\n夏,2\n".encode()), "p.csv", Reading.model_validate(reading))
+    assert (seen.prompts, seen.problem_count) == (0, 1)
+    assert seen.problems[0].reason == problem and seen.problems[0].final
+
+
+def test_a_guess_is_overridden_by_no_column_at_all() -> None:
+    reading = Reading(columns={Column.CUSTOM_ID: ""})
+    file = io.BytesIO(b"prompt,id\na,1\nb,1\n")
+    assert preview(file, "p.csv").problem_count == 1
+    seen = preview(file, "p.csv", reading)
+    assert seen.reading.columns == {Column.PROMPT: "prompt", Column.CUSTOM_ID: ""}
+    for each in (reading, seen.reading):
+        prompts = load(file.getvalue(), reading=each)
+        assert [(prompt.custom_id, prompt.variables) for prompt in prompts] == [
+            (None, {"id": "1"}),
+            (None, {"id": "1"}),
+        ]

@@ -1,6 +1,7 @@
 """What OpenAI's interface refuses, and how it says so."""
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from flask.testing import FlaskClient
 
 from tasks.ledger import Ledger
 from tasks.ledger.records import Completion
+from tasks.openai.objects import problem_of_answer
 from tasks.queue.live import LiveEvent
 from tasks.settings import Settings
 from tasks.states import FinishReason, RunState, WorkerState
@@ -16,6 +18,7 @@ from web import create_app
 from web.openai import answering
 from web.openai.errors import AnswerFailed
 from web.openai.streaming import Told
+from worker.engine.admission import TOO_LONG
 
 CHAT = {"model": "poet-small", "messages": [{"role": "user", "content": "x"}]}
 
@@ -139,6 +142,18 @@ def test_what_was_passed_on_is_repeated_by_no_attempt() -> None:
     assert told.end(ended("abcd", "k")) == ("d", "")
     with pytest.raises(AnswerFailed, match="began anew"):
         told.end(ended("abX", "k"))
+
+
+def test_a_prompt_beyond_the_context_is_the_askers_mistake() -> None:
+    failed = replace(ended("", ""), finish_reason=FinishReason.ERROR, error=TOO_LONG.format(300, 256))
+    assert problem_of_answer([failed]) == ("context_length_exceeded", TOO_LONG.format(300, 256))
+    assert problem_of_answer([replace(failed, error="The worker died.")]) == ("error", "The worker died.")
+
+
+def test_a_part_that_is_no_text_is_shown_one_that_is(client: FlaskClient) -> None:
+    said = [{"role": "user", "content": [{"type": "image_url"}]}]
+    message = refused(client, 400, "/v1/chat/completions", json=CHAT | {"messages": said})["message"]
+    assert message.endswith('such as {"type": "text", "text": "…"}.')
 
 
 def ended(text: str, thinking: str) -> Completion:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from tasks.errors import TouchstoneError, Unavailable
 from tasks.ledger.records import Completion, Run
 from tasks.openai.bodies import Asked
-from tasks.openai.objects import problem_of_answer
+from tasks.openai.objects import CONTEXT_EXCEEDED, problem_of_answer
 from tasks.queue.live import LiveEvent
 from tasks.service import Service
 from tasks.states import RunAction, RunKind
@@ -64,7 +64,7 @@ class Answering:
         with self._cancelling():
             yield from self._events()
         if problem := problem_of_answer(self.rows):
-            raise AnswerFailed(problem[1], problem[0])
+            raise AnswerFailed(problem[1], problem[0], 400 if problem[0] == CONTEXT_EXCEEDED else 500)
 
     def _events(self) -> Iterator[Sequence[LiveEvent]]:
         checked = time.monotonic()

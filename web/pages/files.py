@@ -113,5 +113,5 @@ def reading_of(given: Mapping[str, Any]) -> Reading:
     values: dict[str, Any] = {name: given[name] for name in PLAIN if given.get(name, "").strip()}
     if "separator" in values:
         values["separator"] = SEPARATORS.get(values["separator"], values["separator"])
-    columns = {held: given[f"column.{held}"] for held in Column if given.get(f"column.{held}", "").strip()}
+    columns = {held: given[f"column.{held}"].strip() for held in Column if given.get(f"column.{held}")}
     return validated(Reading, values | ({"columns": columns} if columns else {}) | {"leave_out": "leave_out" in given})

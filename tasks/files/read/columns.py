@@ -35,14 +35,18 @@ def is_known(name: str) -> bool:
 
 
 def mapped(names: Iterable[str], by_hand: Mapping[Column, str] | None) -> dict[Column, str]:
-    """The name of the column for each thing that one of ``names`` holds; what a person says goes first."""
+    """The name of the column for each thing that one of ``names`` holds; what a person says goes first.
+
+    An empty name says that no column holds it, which is no answer where prompts are asked for.
+    """
     there = {plain(name): name for name in reversed(list(names))}
     found: dict[Column, str] = {}
-    for column, name in (by_hand or {}).items():
-        if plain(name) in there:
+    by_hand = {column: name for column, name in (by_hand or {}).items() if name or column is not Column.PROMPT}
+    for column, name in by_hand.items():
+        if name and plain(name) in there:
             found[column] = there.pop(plain(name))
     for column, aliases in ALIASES.items():
-        if column in found or column in (by_hand or {}):
+        if column in found or column in by_hand:
             continue
         if alias := next((alias for alias in aliases if alias in there), None):
             found[column] = there.pop(alias)

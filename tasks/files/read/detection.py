@@ -34,13 +34,13 @@ BINARY: Mapping[bytes, str] = {
     b"Rar!": "a RAR archive; unpack it and send what is in it",
     b"\xd0\xcf\x11\xe0": "a file of an old Office (.xls, .doc); save it as .xlsx or as CSV",
     b"%PDF": "a PDF; copy its text into a text file or a table",
-    b"\x89PNG": "an image; send a file of prompts",
-    b"\xff\xd8\xff": "an image; send a file of prompts",
-    b"GIF8": "an image; send a file of prompts",
-    b"RIFF": "an image, a sound or a video; send a file of prompts",
+    b"\x89PNG": "an image; send text or a table",
+    b"\xff\xd8\xff": "an image; send text or a table",
+    b"GIF8": "an image; send text or a table",
+    b"RIFF": "an image, a sound or a video; send text or a table",
     b"SQLite format 3": "a database; save the table with the prompts as CSV",
     b"GGUF": "a model; add it with ./touchstone models add",
-    b"\x7fELF": "a program; send a file of prompts",
+    b"\x7fELF": "a program; send text or a table",
 }
 JSON_OBJECT = re.compile(r'\s*\{\s*"')
 JSON_LIST = re.compile(r'\s*\[\s*(\{\s*["}]|"|\])')
@@ -55,7 +55,7 @@ def binary_format(stream: IO[bytes], name: str) -> FileFormat | None:
     stream.seek(0)
     beginning = stream.read(16)
     if not beginning:
-        raise InvalidInput(f"{name} is empty; choose a file with prompts.", "file")
+        raise InvalidInput(f"{name} is empty; choose another file.", "file")
     if beginning.startswith(b"PAR1"):
         return FileFormat.PARQUET
     if beginning.startswith((b"PK\x03\x04", b"PK\x05\x06")):

@@ -33,7 +33,7 @@ def _text_source(file: IO[bytes], name: str, reading: Reading) -> Source:
     file.seek(0)
     head = file.read(LOOK_BYTES).decode(looked.codec, "ignore").replace("\r\n", "\n").replace("\r", "\n")
     if not head.strip() and len(head) < LOOK_BYTES // 4:
-        raise InvalidInput(f"{name} holds nothing but white space; choose a file with prompts.", "file")
+        raise InvalidInput(f"{name} holds nothing but white space; choose another file.", "file")
     format = reading.format or text_format(head, name)
     guesses: dict[str, object] = {"encoding": encoding, "format": format}
     if format is FileFormat.CSV:

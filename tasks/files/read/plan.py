@@ -6,8 +6,8 @@ from typing import Any
 
 from tasks.conversation import MAX_PROMPT_CHARACTERS
 from tasks.files.read.columns import listed, mapped, plain
-from tasks.files.read.reading import Column, Reading
-from tasks.files.read.record import NoPromptColumn, Notes
+from tasks.files.read.reading import Column, FileFormat, Reading
+from tasks.files.read.record import NoColumn, Notes
 from tasks.prompt_schema import MAX_CUSTOM_ID, MAX_MANY, MAX_NAME
 
 CONVERSATIONS = ("messages", "conversations", "conversation", "turns")  # lists, which go before any column of text
@@ -17,6 +17,7 @@ LIMITS = {
     Column.REFERENCE: MAX_PROMPT_CHARACTERS,
     Column.CUSTOM_ID: MAX_CUSTOM_ID,
 }
+SAME_COLUMNS = (FileFormat.CSV, FileFormat.XLSX, FileFormat.PARQUET)  # in all records
 CHOOSE = "Choose the column that holds the prompts, give a template, or read the file as lines"
 
 
@@ -72,17 +73,23 @@ class Plan:
 
 
 def plan_for(keys: tuple[str, ...], reading: Reading, notes: Notes) -> Plan:
-    """The plan for records with these keys. Raises `NoPromptColumn`."""
+    """The plan for records with these keys. Raises `NoColumn`."""
     columns = mapped(keys, reading.columns)
     by_name = {plain(key): key for key in reversed(keys)}
     said = columns.get(Column.PROMPT)
     by_hand = (reading.columns or {}).get(Column.PROMPT)
-    if by_hand is None:
+    if not by_hand:
         said = next((by_name[name] for name in CONVERSATIONS if name in by_name), said)
     elif said is None:
-        raise NoPromptColumn(f"There is no column {by_hand!r}; there are {listed(keys)}.", f"{CHOOSE}.")
+        raise NoColumn(f"There is no column {by_hand!r}; there are {listed(keys)}.", f"{CHOOSE}.")
     if said is None and reading.template is None:
-        raise NoPromptColumn(f"No column is known to hold prompts; there are {listed(keys)}.", f"{CHOOSE}.")
+        raise NoColumn(f"No column is known to hold prompts; there are {listed(keys)}.", f"{CHOOSE}.")
+    if reading.format in SAME_COLUMNS:
+        for column, name in (reading.columns or {}).items():
+            if name and column not in columns:
+                raise NoColumn(
+                    f"There is no column {name!r}; there are {listed(keys)}.", f"Choose another as {column}."
+                )
     left = {key: None for key in keys if key not in {*columns.values(), said}}
     taken = {name: by_name[name] for name in ("input", "choices", "metadata") if by_name.get(name) in left}
     if plain(said or "") != "instruction":

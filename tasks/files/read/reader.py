@@ -13,9 +13,10 @@ from tasks.files.read.json import read_json
 from tasks.files.read.jsonl import read_jsonl
 from tasks.files.read.opening import opened
 from tasks.files.read.parquet import read_parquet
+from tasks.files.read.plan import SAME_COLUMNS
 from tasks.files.read.promptfoo import read_promptfoo
 from tasks.files.read.reading import FileFormat, Preview, Problem, Reading
-from tasks.files.read.record import NoPromptColumn, Notes, Records, Said, Unfit
+from tasks.files.read.record import NoColumn, Notes, Records, Said, Unfit
 from tasks.files.read.shapes import Shapes
 from tasks.files.read.source import Source
 from tasks.files.read.text import read_blocks, read_lines
@@ -31,7 +32,6 @@ FORMATS: Mapping[FileFormat, Callable[[Source, Notes], Records]] = {
     FileFormat.PARQUET: read_parquet,
     FileFormat.PROMPTFOO: lambda source, notes: read_promptfoo(source.stream, source.name, source.reading),
 }
-SAME_COLUMNS = (FileFormat.CSV, FileFormat.XLSX, FileFormat.PARQUET)  # in all records
 FIRST_PROMPTS = 5
 LISTED_PROBLEMS = 1000
 
@@ -78,7 +78,8 @@ def preview(stream: IO[bytes], name: str, reading: Reading | None = None) -> Pre
                 first.append(prompt)
         if not problem_count and not first:
             raise _without_prompts(source, None)
-        columns = shapes.columns
+        unused = {column: "" for column, name in (source.reading.columns or {}).items() if not name}
+        columns = {**unused, **shapes.columns}
         return Preview(
             reading=source.reading.model_copy(update={"columns": columns or None}),
             guessed=(*source.guessed, *(["columns"] if columns != (source.reading.columns or {}) else [])),
@@ -102,6 +103,8 @@ def _prompts(source: Source, shapes: Shapes) -> Iterator[NewPrompt | Problem]:
         if isinstance(made, Problem):
             left_out.append(check.passed + len(left_out))
             yield made
+            if made.final:
+                return
             continue
         if check.passed > MAX_PROMPTS:
             yield Problem(line, f"There are over {MAX_PROMPTS} prompts, the limit of a run.", "Split the file.", True)
@@ -120,7 +123,7 @@ def _made(
         made = (record,) if isinstance(record, NewPrompt) else shapes.prompts(record, before)
         if left_out:
             made = tuple(_moved(prompt, left_out) for prompt in made)
-    except NoPromptColumn as unfit:
+    except NoColumn as unfit:
         return Problem(line, unfit.reason, unfit.remedy, final=shapes.reading.format in SAME_COLUMNS)
     except Unfit as unfit:
         return Problem(line, unfit.reason, unfit.remedy)

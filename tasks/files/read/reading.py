@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tasks.conversation import NewPrompt
-from tasks.prompt_schema import Name, Text
+from tasks.prompt_schema import MAX_NAME, Text
 from tasks.schema import Characters, Flag, Many, Schema, one_of
 
 
@@ -50,14 +50,19 @@ class Column(StrEnum):
     TAGS = "tags"
 
 
+ColumnName = Annotated[str, Characters(MAX_NAME)]
+
+
 class Reading(Schema):
     """How a file is read. What is left out is guessed from its content."""
 
     format: Annotated[FileFormat, one_of(*FileFormat)] | None = None
     encoding: Annotated[Encoding, one_of(*Encoding)] | None = None
     separator: Annotated[Separator, one_of(*Separator)] | None = None
-    columns: Annotated[dict[Annotated[Column, one_of(*Column)], Name], Many("columns by what they hold", 20)] | None = (
-        Field(default=None, description="Names of the columns that hold prompt, system, category, reference, …")
+    columns: (
+        Annotated[dict[Annotated[Column, one_of(*Column)], ColumnName], Many("columns by what they hold", 20)] | None
+    ) = Field(
+        default=None, description="Names of the columns that hold prompt, system, category, …; empty where none does"
     )
     template: Text | None = Field(default=None, description="A prompt with `{{name}}` for the value of a column")
     system: Text | None = Field(default=None, description="The system message of every prompt that has none")

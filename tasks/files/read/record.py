@@ -32,8 +32,8 @@ class Unfit(Exception):
         return cls(reason.rstrip(".") + ".", remedy[0].upper() + remedy[1:])
 
 
-class NoPromptColumn(Unfit):
-    """Nothing in a record is known to hold a prompt, and so nothing in any record of the same table."""
+class NoColumn(Unfit):
+    """A record has no column for what is wanted, and so has no record of the same table."""
 
 
 class Notes:

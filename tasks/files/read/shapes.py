@@ -10,7 +10,7 @@ from tasks.files.read.batch_line import batch_prompt, is_batch_line
 from tasks.files.read.messages import content, conversation
 from tasks.files.read.plan import LIMITS, Plan, plan_for, scalar
 from tasks.files.read.reading import Column, FileFormat, Reading
-from tasks.files.read.record import Notes, Said, Unfit
+from tasks.files.read.record import NoColumn, Notes, Said, Unfit
 from tasks.prompt_schema import MAX_MANY, MAX_NAME, PromptBody
 from tasks.schema import validated
 
@@ -127,7 +127,7 @@ class Shapes:
         for name in self._wanted - values.keys():
             if name not in record:
                 names = ", ".join(record) or "prompt"
-                raise Unfit(f"The template has {{{{{name}}}}}, but there is no such column.", f"There are {names}.")
+                raise NoColumn(f"The template has {{{{{name}}}}}, but there is no such column.", f"There are {names}.")
             try:
                 values[name] = scalar(record[name]) or ""
             except TypeError:

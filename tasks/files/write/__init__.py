@@ -16,7 +16,7 @@ from tasks.files.write.jsonl import write_jsonl
 from tasks.files.write.llm_comparator import write_llm_comparator
 from tasks.files.write.lm_eval import write_lm_eval
 from tasks.files.write.mt_bench import write_mt_bench
-from tasks.files.write.naming import safe_name
+from tasks.files.write.naming import FILE_ENDING, safe_name
 from tasks.files.write.openai import write_openai
 from tasks.files.write.parquet import check_pyarrow, write_parquet
 from tasks.files.write.promptfoo import write_promptfoo
@@ -150,4 +150,4 @@ def _counts(run: Run, models: Iterable[str]) -> Counts:
 
 
 def _name(run: Run, suffix: str) -> str:
-    return safe_name(run.title, f"run-{run.id}") + suffix
+    return safe_name(FILE_ENDING.sub("", run.title), f"run-{run.id}") + suffix

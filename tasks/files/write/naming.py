@@ -5,6 +5,9 @@ from datetime import UTC, datetime
 
 MAX_NAME = 50  # characters; of four bytes each, with an ending, they are as many as file systems take
 UNSAFE = re.compile(r"[^\w.()+=,-]+")
+FILE_ENDING = re.compile(
+    r"\.(csv|tsv|txt|xlsx|jsonl?|ya?ml|parquet)$", re.IGNORECASE
+)  # of a title that is a file's name
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # on Windows
 
 
