@@ -5,7 +5,8 @@ from dataclasses import asdict
 
 from tasks.conversation import NewPrompt
 from tasks.errors import TouchstoneError
-from tasks.files.read.reading import Preview
+from tasks.files.read.answers import Problems
+from tasks.files.read.reading import Preview, Problem
 from tasks.ledger import records
 from tasks.measures.answers import completion_phases
 from tasks.measures.estimate import Estimate
@@ -112,22 +113,21 @@ def preview(seen: Preview) -> answers.Preview:
         first=[prompt(row, idx) for idx, row in enumerate(seen.first)],
         prompts=seen.prompts,
         problem_count=seen.problem_count,
-        problems=[
-            answers.LineProblem(line=problem.line, reason=problem.reason, remedy=problem.remedy)
-            for problem in seen.problems
-        ],
+        problems=[_line_problem(problem) for problem in seen.problems],
         notes=list(seen.notes),
         lengths={str(length): number for length, number in sorted(seen.lengths.items())},
     )
 
 
-def imported(found: records.Imported) -> answers.Imported:
-    """What came of answers that were handed in."""
+def imported(found: records.Imported, problems: Problems) -> answers.Imported:
+    """What came of answers that were handed in; ``problems`` are of lines that hold none."""
     return answers.Imported(
         columns=list(found.columns),
         taken=found.taken,
         unmatched_count=found.unmatched_count,
         unmatched=list(found.unmatched),
+        problem_count=problems.count,
+        problems=[_line_problem(problem) for problem in problems.first],
     )
 
 
@@ -174,6 +174,10 @@ def worker_state(row: records.Worker) -> ShownWorkerState:
     state = ShownWorkerState(row.state)
     lives = state in (ShownWorkerState.LOADING, ShownWorkerState.READY)
     return ShownWorkerState.LOST if lives and not row.alive else state
+
+
+def _line_problem(problem: Problem) -> answers.LineProblem:
+    return answers.LineProblem(line=problem.line, reason=problem.reason, remedy=problem.remedy)
 
 
 def _run_model(row: records.Run, name: str, found: records.Wait | None) -> answers.RunModel:

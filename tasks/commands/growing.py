@@ -71,6 +71,8 @@ def import_answers(run_id: str, url: str, file: Path, label: str | None) -> None
         shown = ", ".join(map(str, found["unmatched"][:SHOWN_LINES]))
         more = ", …" if found["unmatched_count"] > SHOWN_LINES else ""
         click.echo(f"{found['unmatched_count']} answers belong to no prompt of the run: lines {shown}{more}", err=True)
+    for problem in found.get("problems", ())[:SHOWN_LINES]:
+        click.echo(f"line {problem['line']}: {problem['reason']} {problem['remedy']}", err=True)
     if not found["taken"]:
         raise InvalidInput(f"No answer of {file.name} belongs to a prompt of run {run_id}.")
     click.echo(f"{found['taken']} answers are taken as {', '.join(found['columns'])}")

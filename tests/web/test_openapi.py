@@ -147,7 +147,7 @@ def test_every_event_has_exactly_the_documented_fields(
 def test_every_way_to_change_something_answers_as_documented(client: FlaskClient, document: dict[str, Any]) -> None:
     made = check(document, "/api/runs", "post", client.post("/api/runs", json={"prompts": ["一", "二"]}))
     headers = {"Content-Type": "application/octet-stream"}
-    files = [b"id,answer\n1,x\n", "id,问题\n1,一\n2,二\n".encode(), b"PK"]
+    files = [b"id,answer\n1,x\n2,\n", "id,问题\n1,一\n2,二\n".encode(), b"PK"]
     sent = [client.post("/api/uploads?name=f.csv", data=content, headers=headers) for content in files]
     answers, prompts, broken = (check(document, "/api/uploads", "post", one) for one in sent)
     assert prompts["preview"]["prompts"] == 2 and broken["preview"] is None and broken["problem"]
@@ -174,7 +174,8 @@ def test_every_way_to_change_something_answers_as_documented(client: FlaskClient
     added = client.post(f"{path}/prompts", json={"prompts": ["三"]})
     assert check(document, "/api/runs/{id}/prompts", "post", added)["idx"] == 2
     imported = client.post(f"{path}/answers", json={"upload": answers["id"], "label": "gpt"})
-    assert check(document, "/api/runs/{id}/answers", "post", imported)["columns"] == ["gpt (imported)"]
+    taken = check(document, "/api/runs/{id}/answers", "post", imported)
+    assert (taken["columns"], taken["taken"], taken["problems"][0]["line"]) == (["gpt (imported)"], 1, 3)
     listed = check(document, "/api/runs", "get", client.get("/api/runs?search=&limit=1"))
     assert listed["next"] and listed["runs"][0]["id"] == other
     sets = check(document, "/api/sets", "get", client.get("/api/sets"))["sets"]

@@ -3,7 +3,7 @@
 from flask import url_for
 from flask.typing import ResponseReturnValue
 
-from tasks.files.read.answers import read_answers
+from tasks.files.read.answers import Problems, read_answers
 from web import received, views
 from web.api.blueprint import OWNER, blueprint, described, json_of
 from web.api.files import prompts_of
@@ -39,8 +39,9 @@ def add_prompts(run_id: str) -> ResponseReturnValue:
 def import_answers(run_id: str) -> ResponseReturnValue:
     sent = received.body(requests.MadeElsewhere)
     with service().uploads.open(sent.upload, OWNER) as (stored, stream):
-        found = service().import_answers(run_id, read_answers(stream, stored.name), sent.label)
-    return json_of(views.imported(found))
+        problems = Problems()
+        found = service().import_answers(run_id, read_answers(stream, stored.name, problems), sent.label)
+    return json_of(views.imported(found, problems))
 
 
 @blueprint.post("/runs/<run_id>/merge")

@@ -1,12 +1,13 @@
 """What the API answers, a file a noun."""
 
 from web.schema.answers.base import Answer, Error, Health, Problem, Texts
-from web.schema.answers.files import LineProblem, Preview, Upload
+from web.schema.answers.files import Preview, Upload
 from web.schema.answers.machine import Model, Models, Worker, Workers
 from web.schema.answers.results import (
     Completion,
     Completions,
     Imported,
+    LineProblem,
     Phases,
     Prompt,
     Prompts,

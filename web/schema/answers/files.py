@@ -5,15 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from web.schema.answers.base import Answer, Problem
-from web.schema.answers.results import Prompt
-
-
-class LineProblem(Answer):
-    """A line of a file that cannot be taken."""
-
-    line: int
-    reason: str
-    remedy: str
+from web.schema.answers.results import LineProblem, Prompt
 
 
 class Preview(Answer):

@@ -127,6 +127,14 @@ class Rendered(Answer):
     tokens: list[int]
 
 
+class LineProblem(Answer):
+    """A line of a file that cannot be taken."""
+
+    line: int
+    reason: str
+    remedy: str
+
+
 class Imported(Answer):
     """Answers that were taken in."""
 
@@ -134,6 +142,8 @@ class Imported(Answer):
     taken: int
     unmatched_count: int = Field(description="How many found no prompt")
     unmatched: list[int] = Field(description="Lines of the first of those")
+    problem_count: int = Field(description="How many lines hold no answer, such as those that say they failed")
+    problems: list[LineProblem] = Field(description="The first of those")
 
 
 class PromptSet(Answer):
