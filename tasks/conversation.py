@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from tasks.errors import InvalidInput
 
@@ -63,7 +63,7 @@ class NewPrompt:
     sampling: Mapping[str, Any] | None = None
 
     @classmethod
-    def made(cls, given: Mapping[str, Any]) -> "NewPrompt":
+    def made(cls, given: Mapping[str, Any]) -> Self:
         """The same as ``NewPrompt(**given)``, faster: a frozen dataclass assigns each of its fields by itself."""
         prompt = object.__new__(cls)
         prompt.__dict__.update({**_PLAIN, **given})

@@ -40,7 +40,8 @@ def web(host: str, port: int, threads: int) -> None:
     bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     options = ["--worker-class", "gthread", "--workers", "1", "--threads", str(threads), "--log-level", "warning"]
     stops = ["--graceful-timeout", "3", "--timeout", "60", "--no-control-socket"]
-    argv = [sys.executable, "-m", "gunicorn", "web:create_app()", "--bind", bind, *options, *stops]
+    server = [sys.executable, "-m", "gunicorn", "--config", "python:web.serving", "web:create_app()"]
+    argv = [*server, "--bind", bind, *options, *stops]
     os.execv(sys.executable, argv)
 
 

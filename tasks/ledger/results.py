@@ -11,13 +11,14 @@ from tasks.errors import NotFound
 from tasks.ledger.closing import is_there
 from tasks.ledger.database import Database
 from tasks.ledger.predecessors import ancestors_of
-from tasks.ledger.records import Completion, Prompt, prompt_of
+from tasks.ledger.records import Completion, Prompt, prompt_from
 from tasks.ledger.samples import spread
 from tasks.ledger.tables import completion, prompt, run, score
 from tasks.states import FinishReason, Origin
 
 PAGE = 1000  # completions
 LINKS = 10_000
+COLUMNS = tuple(prompt.c.keys())
 LOOKED_AT = 100  # prompts whose environments are looked for
 
 Scores = Mapping[str, float]
@@ -138,7 +139,8 @@ class Results:
             if connection.execute(select(run.c.id).where(run.c.id == run_id, is_there)).first() is None:
                 raise NotFound(f"There is no run {run_id!r}; it has been deleted.")
             asked = select(prompt).where(prompt.c.run == run_id, prompt.c.idx >= first).order_by(prompt.c.idx)
-            prompts = [prompt_of(row) for row in connection.execute(asked.limit(number)).all()]
+            stored = connection.execute(asked.limit(number)).all()
+            prompts = [prompt_from(dict(zip(COLUMNS, row, strict=True))) for row in stored]
             if not prompts:
                 return []
             last = prompts[-1].idx

@@ -1,5 +1,6 @@
 """One step of the benchmark of files, alone in a process so that its memory is that of the step."""
 
+import gc
 import json
 import sys
 import time
@@ -59,6 +60,7 @@ def _service() -> Service:
 
 
 def main(argv: list[str]) -> int:
+    gc.freeze()  # as the server does when it starts
     before, started = peak_bytes(), time.monotonic()
     found = STEPS[argv[0]](*argv[1:])
     measured = {"seconds": round(time.monotonic() - started, 2), "bytes_above_start": peak_bytes() - before}

@@ -2,7 +2,16 @@
 
 from tasks.ledger.records.chunks import Answered, Claim, Dispatched, Swept
 from tasks.ledger.records.completions import Completion, Environment, Rendered, ScoreRow
-from tasks.ledger.records.prompts import Imported, NewAnswer, Prompt, PromptSet, Upload, columns_of, prompt_of
+from tasks.ledger.records.prompts import (
+    Imported,
+    NewAnswer,
+    Prompt,
+    PromptSet,
+    Upload,
+    columns_of,
+    prompt_from,
+    prompt_of,
+)
 from tasks.ledger.records.runs import Counts, NewRun, Run, Wait
 from tasks.ledger.records.workers import Worker
 
@@ -26,5 +35,6 @@ __all__ = [
     "Wait",
     "Worker",
     "columns_of",
+    "prompt_from",
     "prompt_of",
 ]

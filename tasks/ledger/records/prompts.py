@@ -19,21 +19,16 @@ class Prompt(NewPrompt):
 
 def prompt_of(row: Any) -> Prompt:
     """A prompt from a row of its table."""
-    return Prompt(
-        text=row.text,
-        system=row.system,
-        history=tuple(Message(Role(said["role"]), said["content"]) for said in row.history or ()),
-        follows=row.follows,
-        category=row.category,
-        reference=row.reference,
-        checks=tuple(row.checks or ()),
-        tags=tuple(row.tags or ()),
-        variables=row.variables,
-        custom_id=row.custom_id,
-        sampling=row.sampling,
-        idx=row.idx,
-        created=row.created,
-    )
+    return prompt_from(dict(zip(row._fields, row, strict=True)))
+
+
+def prompt_from(values: dict[str, Any]) -> Prompt:
+    """A prompt from the values of its table's columns by name, which become its own."""
+    del values["run"]
+    values["history"] = tuple(Message(Role(said["role"]), said["content"]) for said in values["history"] or ())
+    values["checks"] = tuple(values["checks"] or ())
+    values["tags"] = tuple(values["tags"] or ())
+    return Prompt.made(values)
 
 
 def columns_of(prompt: NewPrompt) -> dict[str, Any]:
