@@ -66,7 +66,9 @@ class NewPrompt:
     def made(cls, given: Mapping[str, Any]) -> Self:
         """The same as ``NewPrompt(**given)``, faster: a frozen dataclass assigns each of its fields by itself."""
         prompt = object.__new__(cls)
-        prompt.__dict__.update({**_PLAIN, **given})
+        values = prompt.__dict__
+        values.update(_PLAIN)
+        values.update(given)
         return prompt
 
     @property

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from openai import OpenAI
 
 from tasks.errors import ConfigurationError
 from tasks.host.redis_server import find_binary, free_port
@@ -123,3 +124,25 @@ def test_nothing_is_lost_or_doubled(mortal: Mortal) -> None:
         lines = [json.loads(line) for line in response]
     keys = [(line["model"], line["custom_id"]) for line in lines if line["type"] == "completion"]
     assert len(keys) == len(set(keys)) == 2 * NUMBER
+
+
+def test_a_batch_survives(mortal: Mortal) -> None:
+    client = OpenAI(base_url=f"{mortal.up.url}/v1", api_key="none", max_retries=0)
+    body = {"model": "all", "messages": [{"role": "user", "content": "春江花月夜"}], "max_tokens": 8}
+    line = {"method": "POST", "url": "/v1/chat/completions"}
+    lines = [json.dumps(line | {"custom_id": f"q{i}", "body": body | {"seed": i}}) for i in range(NUMBER)]
+    file = client.files.create(file=("b.jsonl", "\n".join(lines).encode()), purpose="batch")
+    mortal.die_and_rise()
+    batch = client.batches.create(
+        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"a": "b"}
+    )
+    mortal.die_and_rise()
+    deadline = time.monotonic() + 180
+    while (now := client.batches.retrieve(batch.id)).status != "completed":
+        assert time.monotonic() < deadline and now.status in ("in_progress", "finalizing"), now
+        time.sleep(0.2)
+    assert now.request_counts and now.request_counts.completed == now.request_counts.total == 2 * NUMBER
+    assert now.output_file_id and now.error_file_id is None
+    answered = [json.loads(text) for text in client.files.content(now.output_file_id).text.splitlines()]
+    keys = {(one["custom_id"], one["response"]["body"]["model"]) for one in answered}
+    assert len(answered) == len(keys) == 2 * NUMBER

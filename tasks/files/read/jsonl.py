@@ -41,16 +41,17 @@ def read_jsonl(source: Source, notes: Notes) -> Records:
 def _byte_lines(source: Source) -> Iterator[Iterator[tuple[int, bytes]]]:
     """Numbered lines in UTF-8, of long ones a beginning that is too long."""
     if source.reading.encoding in (None, Encoding.UTF_8):
-        yield enumerate(_of_bytes(source.stream), 1)
+        source.stream.seek(0)
+        if source.stream.read(len(BOM)) != BOM:
+            source.stream.seek(0)
+        yield enumerate(source.stream if source.long_line is None else _cut(source.stream), 1)
         return
     with source.lines() as text:
         yield enumerate((line.encode() for line in text), 1)
 
 
-def _of_bytes(stream: IO[bytes]) -> Iterator[bytes]:
-    stream.seek(0)
-    if stream.read(len(BOM)) != BOM:
-        stream.seek(0)
+def _cut(stream: IO[bytes]) -> Iterator[bytes]:
+    """Lines, of long ones a beginning that is too long."""
     while line := stream.readline(MAX_LINE_BYTES + 1):
         whole = line
         while len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):

@@ -45,7 +45,7 @@ class Shapes:
         if self.reading.template is None and "{{" not in (self.reading.system or ""):
             fields = plan.plain_prompt(record)
             if fields is not None:
-                return (NewPrompt.made(self._defaults | fields),)
+                return (NewPrompt.made(self._defaults | fields if self._defaults else fields),)
         text = record.get(plan.said) if plan.said else ""
         known = _Known(plan, record, self.notes)
         if type(text) is str and (plan.is_plain or plan.said is None):
