@@ -33,7 +33,7 @@ ENVIRONMENT = Environment("e", {})
 
 
 class EchoEngine:
-    """Answers with the prompt's last line, in brackets unless it thinks; ~ is left out, ! fails, 0 and 1 bring a NUL."""
+    """Answers with its last line, in brackets unless it thinks; ~ is left out, ! fails, 0 and 1 bring a NUL."""
 
     slots = 4
 
