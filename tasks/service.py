@@ -128,8 +128,10 @@ class Service:
         self.ledger.growth.add_samples(run_id, number, sizes)
         return self._set_going(run_id)
 
-    def add_prompts(self, run_id: str, prompts: Iterable[NewPrompt]) -> Run:
-        """Add prompts to a run, for every model that answers here; ``prompts`` is read once, as a stream.
+    def add_prompts(self, run_id: str, prompts: Iterable[NewPrompt]) -> tuple[Run, int]:
+        """Add prompts to a run, for every model that answers here; returns the run and the idx of the first of them.
+
+        ``prompts`` is read once, as a stream.
 
         What they ``follow`` counts from 0 among themselves. All of them are there when this returns, or none. A
         request that is repeated because its answer got lost adds them again, unless they have a ``custom_id``: then
@@ -137,8 +139,8 @@ class Service:
         (somebody else is adding, or the run is being cancelled just now) and `Unavailable`.
         """
         run = self.ledger.runs.get(run_id)
-        self.ledger.growth.add_prompts(run_id, checked(prompts), self._sizes(run, run.samples))
-        return self._set_going(run_id)
+        first = self.ledger.growth.add_prompts(run_id, checked(prompts), self._sizes(run, run.samples))
+        return self._set_going(run_id), first
 
     def import_answers(self, run_id: str, answers: Iterable[NewAnswer], label: str | None = None) -> Imported:
         """Add answers that were made elsewhere as columns of a run, named by ``label`` or by the model of each.

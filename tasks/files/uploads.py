@@ -74,10 +74,19 @@ class UploadStore:
         for upload_id in self.ledger.uploads.outdated(PROMPTS, KEEP_SECONDS):
             with suppress(NotFound):
                 self.delete(upload_id)
-        for draft in self.folder.glob("*.part"):
-            with suppress(FileNotFoundError):
-                if draft.stat().st_mtime < time.time() - KEEP_SECONDS:
-                    draft.unlink()
+        old = [path for path in self.folder.glob("*") if _changed(path) < time.time() - KEEP_SECONDS]
+        known = self.ledger.uploads.known([path.name for path in old])
+        for path in old:
+            if path.name not in known:
+                path.unlink(missing_ok=True)
+
+
+def _changed(path: Path) -> float:
+    """When a file was last written to, in seconds since 1970; of one that is gone, just now."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
 
 
 def _copied(stream: IO[bytes], path: Path, limit: int | None) -> tuple[int, str]:

@@ -152,8 +152,10 @@ class Growth:
 
         self.database.transact(add, durable=True)
 
-    def add_prompts(self, run_id: str, prompts: Iterable[NewPrompt], sizes: Mapping[str, int]) -> None:
-        """Add prompts to a run, each for every model that answers here. All of them are there at the end, or none.
+    def add_prompts(self, run_id: str, prompts: Iterable[NewPrompt], sizes: Mapping[str, int]) -> int:
+        """Add prompts to a run, each for every model that answers here; returns the idx of the first.
+
+        All of them are there at the end, or none.
 
         ``prompts`` is read once, as a stream; what they ``follow`` counts from 0 among themselves. ``sizes`` says how
         many go into a chunk of each model. Raises `InvalidInput` (no prompt, too many, a custom_id that the run has),
@@ -163,6 +165,7 @@ class Growth:
         with Addition(self.database, run_id).held() as addition:
             addition.store(prompts)
             addition.seal(lambda connection, of_run: self._seal(connection, of_run, addition, sizes))
+            return addition.first
 
     def _seal(self, connection: Connection, of_run: Any, addition: Addition, sizes: Mapping[str, int]) -> None:
         again: dict[str, Any] = {"prompts": addition.total, "prompt_set": addition.digest}

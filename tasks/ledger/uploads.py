@@ -1,5 +1,6 @@
 """Files that were handed in: what the ledger knows of them. Their bytes lie in the data folder."""
 
+from collections.abc import Collection
 from dataclasses import asdict
 
 from sqlalchemy import Connection, delete, insert, literal, select
@@ -34,6 +35,11 @@ class Uploads:
         if found is None:
             raise NotFound(f"There is no file {upload_id!r}; it may have been deleted. Upload it again.")
         return Upload(**found._asdict())
+
+    def known(self, ids: Collection[str]) -> set[str]:
+        """Those of the ids that a file has."""
+        with self.database.read() as connection:
+            return set(connection.execute(select(upload.c.id).where(upload.c.id.in_(ids))).scalars())
 
     def newest(
         self, owner: str, purpose: str | None = None, after: str | None = None, limit: int = 100

@@ -17,7 +17,8 @@ def test_a_run_grows_through_the_service(settings: Settings) -> None:
     run, _ = service.submit(prompts=prompts, models=[first], sampling={}, owner="o")
     assert list(service.add_models(run.id, [second]).entries) == [first, second]
     assert service.add_samples(run.id, 1).counts.total == 8
-    assert service.add_prompts(run.id, [NewPrompt("three")]).counts.total == 12
+    grown, idx = service.add_prompts(run.id, [NewPrompt("three")])
+    assert (grown.counts.total, idx) == (12, 2)
     assert service.import_answers(run.id, [NewAnswer("x", "1")], "GPT").taken == 1
     other, _ = service.submit(prompts=[*prompts, NewPrompt("three")], models=[first], sampling={}, owner="o", samples=2)
     service.act(other.id, RunAction.CANCEL)

@@ -1,6 +1,7 @@
 """Files that are handed in: kept whole or not at all, under names that every database takes."""
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,13 @@ def test_what_another_process_has_removed_meanwhile_hinders_nobody(
     assert [path.name for path in store.folder.iterdir()] == [new.id]
     with pytest.raises(NotFound):
         store.ledger.uploads.get(old.id)
+
+
+def test_bytes_that_nobody_knows_go_after_a_day(store: UploadStore) -> None:
+    kept = store.store(io.BytesIO(b"one"), "kept.jsonl", "owner", "batch")
+    for name in ("file-orphan", "file-draft.part", "file-new"):
+        (store.folder / name).write_bytes(b"left by a process that was killed")
+    for name in (kept.id, "file-orphan", "file-draft.part"):
+        os.utime(store.folder / name, (0, 0))
+    new = store.store(io.BytesIO(b"two"), "new.txt", "owner")
+    assert {path.name for path in store.folder.iterdir()} == {kept.id, "file-new", new.id}

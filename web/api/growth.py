@@ -27,8 +27,7 @@ def add_prompts(run_id: str) -> ResponseReturnValue:
     sent = received.body(requests.MorePrompts)
     if sent.later_turn is None:
         with prompts_of(sent) as prompts:
-            before = service().ledger.runs.get(run_id).prompts
-            run, idx = service().add_prompts(run_id, prompts), before
+            run, idx = service().add_prompts(run_id, prompts)
     else:
         run, idx = service().follow(run_id, sent.later_turn)
     url = url_for("run.show", run_id=run.id)
