@@ -132,9 +132,9 @@ def test_a_file_is_run_from_the_shell(running: Running, tmp_path: Path) -> None:
     file.write_text("写一首关于月亮的诗\n\n写一首关于酒的诗\n", encoding="utf-8")
     done = tasks(running, "run", str(file), "--models", "poet-large,poet-small", "--url", running.url)
     assert done.returncode == 0, done.stderr
-    assert [line.split() for line in done.stdout.splitlines()[-2:]] == [
-        ["poet-large", "2", "0", "0"],
-        ["poet-small", "2", "0", "0"],
+    assert [line.split()[:5] for line in done.stdout.splitlines()[-2:]] == [
+        ["poet-large", "2", "0", "0", "0"],
+        ["poet-small", "2", "0", "0", "0"],
     ]
     refused = tasks(running, "run", str(file), "--models", "nobody", "--url", running.url)
     assert refused.returncode != 0 and "poet-large" in refused.stderr
