@@ -7,6 +7,7 @@ import json
 import zipfile
 from typing import Any
 
+import openpyxl
 import orjson
 import pandas
 import pyarrow.parquet
@@ -113,6 +114,28 @@ def test_csv_opens_in_excel_without_formulas(ledger: Ledger, done: str) -> None:
     assert rows[0]["service_seconds"] == "1.0" and rows[0]["category"] == "数学"
     frame = pandas.read_csv(io.BytesIO(data))
     assert frame["ttft_seconds"].dropna().unique().tolist() == [0.5] and frame["prompt"][8] == "hi\nthere"
+
+
+def opened_in_chinese_excel(data: bytes) -> list[list[Any]]:
+    """The cells as Excel in China takes them: UTF-8 with a byte order mark, else GBK; = begins what is computed."""
+    text = data.decode("utf-8-sig" if data.startswith(b"\xef\xbb\xbf") else "gbk")
+    book = openpyxl.Workbook()
+    for row in csv.reader(io.StringIO(text, newline="")):
+        book.active.append(row)
+    saved = io.BytesIO()
+    book.save(saved)
+    return [list(row) for row in openpyxl.load_workbook(saved).active.iter_rows()]
+
+
+@pytest.mark.parametrize("format", [ExportFormat.CSV, ExportFormat.CSV_WIDE])
+def test_excel_computes_nothing_and_shows_chinese(ledger: Ledger, done: str, format: ExportFormat) -> None:
+    rows = opened_in_chinese_excel(written(ledger, done, format))
+    assert len({len(row) for row in rows}) == 1
+    assert "f" not in {cell.data_type for row in rows for cell in row}
+    shown = {cell.value for row in rows for cell in row}
+    assert {"数学", "'=答00"} <= shown
+    guess = opened_in_chinese_excel("=答".encode("gbk"))  # what an unguarded file would do
+    assert guess[0][0].data_type == "f"
 
 
 def test_wide_csv_has_a_row_a_prompt_and_a_column_a_model(ledger: Ledger, done: str) -> None:
