@@ -1,6 +1,8 @@
 """What people and programs see over HTTP while PostgreSQL is down: gunicorn as it runs in production."""
 
 import http.client
+import json
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -34,20 +36,23 @@ def get(web: Web, path: str) -> tuple[int, str | None]:
     return found
 
 
-class HalfAFile:
-    """A prompt file on its way to the web, of which one half is there."""
+class Submission(threading.Thread):
+    """A large file of prompts that the web has, on its way into the ledger; ``status`` is what the web then answers."""
 
     def __init__(self, web: Web, lines: int):
-        self.halves = [b"x" * 20 + b"\n"] * lines, [b"y" * 20 + b"\n"] * lines
-        self.connection = http.client.HTTPConnection(urllib.parse.urlsplit(web.url).netloc, timeout=30)
-        self.connection.putrequest("POST", f"/api/runs/file?models={MODEL}")
-        self.connection.putheader("Content-Type", "application/octet-stream")
-        self.connection.putheader("Content-Length", str(sum(len(line) for half in self.halves for line in half)))
-        self.connection.endheaders(b"".join(self.halves[0]))
+        super().__init__()
+        self.web, self.status, self.retry_after = web, 0, None
+        upload = self._post("/api/uploads", b"a prompt of some length\n" * lines, "application/octet-stream")
+        self.body = json.dumps({"upload": json.load(upload)["id"], "models": [MODEL]}).encode()
 
-    def rest(self) -> http.client.HTTPResponse:
-        self.connection.send(b"".join(self.halves[1]))
-        return self.connection.getresponse()
+    def run(self) -> None:
+        answer = self._post("/api/runs", self.body, "application/json")
+        self.status, self.retry_after = answer.status, answer.headers["Retry-After"]
+
+    def _post(self, path: str, body: bytes, kind: str) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection(urllib.parse.urlsplit(self.web.url).netloc, timeout=60)
+        connection.request("POST", path, body, {"Content-Type": kind})
+        return connection.getresponse()
 
 
 def rows(ledger: Ledger) -> list[int]:
@@ -58,9 +63,10 @@ def rows(ledger: Ledger) -> list[int]:
 
 
 def test_web_while_postgresql_is_down(own_cluster: Cluster, tmp_path: Path) -> None:
-    """Fault: PostgreSQL is gone while people look and submit. Injection: an immediate stop, in the middle of a prompt
-    file. Must hold: every page and call answers 503 with Retry-After in bounded time; after a start all of it works
-    again by itself, and of the file nothing is seen nor, when it is taken for abandoned, left.
+    """Fault: PostgreSQL is gone while people look and submit. Injection: an immediate stop, in the middle of a file.
+
+    Must hold: every page and call answers 503 with Retry-After in bounded time; after a start all of it works again by
+    itself, and of the file nothing is seen nor, when it is taken for abandoned, left.
     """
     scene = Scene(tmp_path, own_cluster.url)
     try:
@@ -69,13 +75,14 @@ def test_web_while_postgresql_is_down(own_cluster: Cluster, tmp_path: Path) -> N
         paths = [path.format(run=kept.id) for path in (*PAGES, *CALLS)]
         assert [get(web, path)[0] for path in paths] == [200] * len(paths)
         before = rows(scene.ledger)
-        file = HalfAFile(web, 3 * PIECE)
+        submission = Submission(web, 60 * PIECE)
+        submission.start()
         until(lambda: rows(scene.ledger)[1] >= before[1] + PIECE, 20, "a piece of the file is in the ledger")
 
         own_cluster.stop("immediate")
         asked = time.monotonic()
-        refused = file.rest()
-        assert refused.status == 503 and refused.headers["Retry-After"]
+        submission.join()
+        assert (submission.status, submission.retry_after) == (503, "5")
         assert scene.post(web, 3)[0] == 503
         assert time.monotonic() - asked < 2 * BOUND_SECONDS
         assert {path: get(web, path) for path in paths} == dict.fromkeys(paths, (503, "5"))
