@@ -49,7 +49,8 @@ class Bar:
         """``estimate`` is that of the time left, None where there is none."""
         self._begun = ended if self._begun < 0 else self._begun
         rate = (ended - self._begun) / max(time.monotonic() - self._started, 1e-3)
-        left = f", {span(estimate['low'], estimate['high'])} left" if estimate and ended < self._total else ""
+        known = estimate is not None and estimate["low"] is not None and ended < self._total
+        left = f", {span(estimate['low'], estimate['high'])} left" if estimate and known else ""
         if self._bar:
             self._bar.label = f"{rate:.1f}/s{left}"
             self._bar.update(ended - self._bar.pos)

@@ -159,7 +159,8 @@ def _watch(api: Api, run_id: str, out: Path | None, format_: str | None) -> None
 def _tell_estimate(api: Api, preview: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     lengths = preview.get("lengths") or {}
     estimate = api.post("estimate", {**asked, "prompts": preview["prompts"], "lengths": lengths})
-    click.echo(f"it will take {span(estimate['low'], estimate['high'])}")
+    known = estimate["low"] is not None
+    click.echo(f"it will take {span(estimate['low'], estimate['high'])}" if known else "how long it takes is not known")
     for model in estimate["models"]:
         click.echo(f"  {model_words(model)}")
 
