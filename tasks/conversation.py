@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Self
 
@@ -66,9 +66,7 @@ class NewPrompt:
     def made(cls, given: Mapping[str, Any]) -> Self:
         """The same as ``NewPrompt(**given)``, faster: a frozen dataclass assigns each of its fields by itself."""
         prompt = object.__new__(cls)
-        values = prompt.__dict__
-        values.update(_PLAIN)
-        values.update(given)
+        prompt.__dict__.update(given)  # what is left out is read from the class, where defaults stand
         return prompt
 
     @property
@@ -76,9 +74,6 @@ class NewPrompt:
         """The prompt's own messages, without those of the prompt that it follows."""
         before = (Message(Role.SYSTEM, self.system),) if self.system is not None else ()
         return (*before, *self.history, Message(Role.USER, self.text))
-
-
-_PLAIN = {field.name: field.default for field in fields(NewPrompt) if field.name != "text"}
 
 
 def split(messages: Iterable[Message], field: str = "messages") -> tuple[str | None, Conversation, str]:
@@ -138,10 +133,12 @@ class PromptCheck:
 
         A prompt with a problem is as if it had not been there.
         """
-        index, follows = self.passed, prompt.follows
-        if not prompt.text or prompt.text.isspace():
+        index, follows, text = self.passed, prompt.follows, prompt.text
+        if not text or text.isspace():
             return "is empty; write something or leave it out.", ""
-        if problem := problem_of(prompt):
+        # Most prompts are nothing but a short text: of a million, each call that is not made counts.
+        is_more = prompt.system or prompt.history or len(text) > MAX_PROMPT_CHARACTERS or "\x00" in text
+        if is_more and (problem := problem_of(prompt)):
             return problem, ""
         if follows is not None:
             if not self._root <= follows < index or index - self._root >= MAX_TURNS:

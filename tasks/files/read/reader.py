@@ -73,7 +73,7 @@ def preview(stream: IO[bytes], name: str, reading: Reading | None = None) -> Pre
                 problem_count += 1
                 problems += [prompt] if problem_count <= LISTED_PROBLEMS else []
                 continue
-            lengths[_length(prompt)] += 1
+            lengths[_length(prompt) if prompt.history or prompt.system else len(prompt.text)] += 1
             if len(first) < FIRST_PROMPTS:
                 first.append(prompt)
         if not problem_count and not first:
@@ -119,8 +119,7 @@ def _made(
     if isinstance(record, Problem):
         return record
     try:
-        before = check.passed + len(left_out)
-        made = (record,) if isinstance(record, NewPrompt) else shapes.prompts(record, before)
+        made = shapes.prompts(record, check.passed + len(left_out))
         if left_out:
             made = tuple(_moved(prompt, left_out) for prompt in made)
     except NoColumn as unfit:
