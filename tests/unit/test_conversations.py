@@ -2,10 +2,8 @@
 
 import threading
 import time
-import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,40 +11,17 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, false
 from sqlalchemy.exc import OperationalError
 
-from tasks.conversation import MAX_TURNS, Message, NewPrompt, Role, checked, filled, split
+from tasks.conversation import Message, NewPrompt, Role
 from tasks.errors import Conflict, InvalidInput, NotFound
 from tasks.ledger import Ledger, chunks, control, submission
 from tasks.ledger.closing import lock_run
-from tasks.ledger.records import Claim, Completion, Environment, NewRun, Rendered, Run, Worker
+from tasks.ledger.records import Completion, NewRun, Rendered, Worker
 from tasks.registry import LocalModel
 from tasks.states import FinishReason, RunKind, WaitReason, WorkerState
 from tests.clock import pass_time
+from tests.unit.conversations_asked import ENTRY, MADE_WITH, TURNS, answer, claim, submit
 from worker.backends.protocol import Answer
 from worker.chunk_work import ChunkWork
-
-MADE_WITH = Environment("e", {})
-ENTRY = LocalModel(name="a", source="m", template="Q: {prompt}", decoding={"temperature": 0.5})
-TURNS = [NewPrompt("one", system="be brief"), NewPrompt("two", follows=0), NewPrompt("other")]
-
-
-def submit(ledger: Ledger, prompts: list[NewPrompt], size: int = 8, **options: Any) -> Run:
-    new = NewRun(kind=RunKind.BULK, owner="o", chunk_sizes={"a": size}, sampling={}, entries={"a": ENTRY}, **options)
-    return ledger.runs.submit(new, prompts)[0]
-
-
-def claim(ledger: Ledger, identity: str | None = None) -> Claim | None:
-    item = ledger.outbox.dispatch("a", {RunKind.ARENA: 100, RunKind.BULK: 100})
-    found = [ledger.chunks.claim(each.chunk, "w", identity) for each in item]
-    return next((each for each in found if each), None)
-
-
-def answer(ledger: Ledger, held: Claim, text: str = "answer", reason: FinishReason = FinishReason.STOP) -> None:
-    error = "broken" if reason is FinishReason.ERROR else None
-    rows = [
-        Completion(held.run, held.model, idx, sample, f"{text} {idx}.{sample}", reason, error=error)
-        for idx, sample in held.missing
-    ]
-    assert ledger.chunks.write(held, rows, MADE_WITH, last=True)
 
 
 def test_a_conversation_comes_back_as_it_was_handed_in(each_ledger: Ledger) -> None:
@@ -288,31 +263,6 @@ def test_a_chunk_that_fails_again_is_split_between_conversations_only(each_ledge
     assert sorted([idx for idx, _ in held.missing] for held in claims if held) == [[0], [1, 2], [3]]
 
 
-def test_giving_a_model_up_ends_the_run_with_the_reason_and_retry_takes_it_back(each_ledger: Ledger) -> None:
-    run = submit(each_ledger, TURNS)
-    held = claim(each_ledger)
-    assert held  # by a worker that nobody has heard of
-    each_ledger.control.give_up(run.id, "a", "its file is gone")
-    ended = each_ledger.runs.get(run.id)
-    assert ended.finished and ended.counts.failed == 3
-    assert {row.error for row in each_ledger.completions.page(run.id)} == {"its file is gone"}
-    assert not each_ledger.chunks.write(held, [], MADE_WITH)
-    assert each_ledger.control.retry(run.id) == 3
-    assert claim(each_ledger)
-    with pytest.raises(NotFound):
-        each_ledger.control.give_up(run.id, "b", "x")
-
-
-def test_what_is_given_up_of_a_large_run_is_closed_by_the_sweep(each_ledger: Ledger) -> None:
-    run = submit(each_ledger, [NewPrompt("p") for _ in range(600)], size=1)
-    each_ledger.control.give_up(run.id, "a", "no")
-    assert each_ledger.runs.get(run.id).counts.failed == 500
-    assert claim(each_ledger) is None
-    each_ledger.sweeper.sweep(message_lost_after=-1)
-    ended = each_ledger.runs.get(run.id)
-    assert ended.counts.failed == 600 and ended.finished
-
-
 def test_prompts_as_the_model_saw_them_are_kept_once_and_go_with_their_run(each_ledger: Ledger) -> None:
     run = submit(each_ledger, [*TURNS, NewPrompt("more", follows=2)], samples=2)
     held = claim(each_ledger)
@@ -329,89 +279,3 @@ def test_prompts_as_the_model_saw_them_are_kept_once_and_go_with_their_run(each_
     assert shown(run.id, "a", 3, 1) is None  # its turn before failed, so there is no prompt
     each_ledger.control.delete(run.id)
     assert shown(run.id, "a", 0, 0) is None
-
-
-def test_every_wait_has_its_reason(each_ledger: Ledger) -> None:
-    run = submit(each_ledger, TURNS)
-
-    def reason(registered: tuple[str, ...] = ("a",)) -> WaitReason:
-        return each_ledger.waits.of_run(each_ledger.runs.get(run.id), registered)["a"].reason
-
-    assert reason() is WaitReason.NO_WORKER
-    assert reason(()) is WaitReason.REMOVED
-    each_ledger.workers.register(Worker("w", "a", WorkerState.LOADING, "h", 1, "cpu", "", "", 1))
-    each_ledger.workers.beat("w", stage="reading", stage_share=0.5)
-    wait = each_ledger.waits.of_run(run, ["a"])["a"]
-    assert (wait.reason, wait.stage, wait.share) == (WaitReason.LOADING, "reading", 0.5)
-    each_ledger.workers.beat("w", state=WorkerState.FAILED, error="a: no such folder")
-    wait = each_ledger.waits.of_run(run, ["a"])["a"]
-    assert (wait.reason, wait.detail) == (WaitReason.FAILED, "a: no such folder") and wait.reason.is_blocked
-    each_ledger.workers.beat("w", state=WorkerState.READY)
-    assert reason() is WaitReason.BUSY
-    with each_ledger.database.write() as connection:
-        connection.exec_driver_sql("UPDATE worker SET heartbeat = heartbeat - 1000")
-    assert reason() is WaitReason.LOST
-    assert each_ledger.workers.all()[0].state is WorkerState.LOST
-    each_ledger.control.pause(run.id)
-    assert reason() is WaitReason.PAUSED
-    each_ledger.control.cancel(run.id)
-    assert each_ledger.waits.of_run(each_ledger.runs.get(run.id), ["a"]) == {}
-
-
-@pytest.mark.parametrize(
-    ("prompts", "field"),
-    [
-        ([NewPrompt("a"), NewPrompt("b"), NewPrompt("c", follows=0)], "prompts.2.follows"),
-        ([NewPrompt("a", follows=0)], "prompts.0.follows"),
-        ([NewPrompt("a"), NewPrompt("b", follows=0, system="s")], "prompts.1"),
-        ([NewPrompt("a", custom_id="x"), NewPrompt("b", custom_id="x")], "prompts.1.custom_id"),
-        ([NewPrompt("a"), *(NewPrompt("t", follows=i) for i in range(MAX_TURNS))], f"prompts.{MAX_TURNS}.follows"),
-        ([NewPrompt("a", history=(Message(Role.USER, "x" * 32_001),))], "prompts.0"),
-        ([NewPrompt("a", system="\x00")], "prompts.0"),
-    ],
-)
-def test_a_conversation_that_cannot_be_is_refused_by_its_place(prompts: list[NewPrompt], field: str) -> None:
-    with pytest.raises(InvalidInput) as raised:
-        list(checked(prompts))
-    assert raised.value.field == field
-
-
-def test_variables_cannot_make_a_prompt_too_large_for_the_memory() -> None:
-    history = (Message(Role.USER, "{{x}}" * 6400),) * 100
-    prompt = NewPrompt("{{x}}", history=history, variables={"x": "y" * 32_000})
-    tracemalloc.start()
-    with pytest.raises(InvalidInput, match="limit is 32000"):
-        filled(prompt, "prompts.0")
-    most = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert most < 10e6
-
-
-def test_text_that_only_begins_like_a_variable_takes_no_time() -> None:
-    started = time.process_time()
-    text = "{{x" + " " * 32_000
-    assert filled(NewPrompt(text, variables={"x": "y"}), "prompts.0").text == text
-    assert filled(NewPrompt("{{ }} {{x }}{x}", variables={"x": "y"}), "prompts.0").text == "{{ }} y{x}"
-    assert time.process_time() - started < 1.0
-
-
-def test_messages_are_parted_and_variables_put_in() -> None:
-    said = [
-        Message(Role.SYSTEM, "{{s}}"),
-        Message(Role.USER, "u"),
-        Message(Role.ASSISTANT, "a"),
-        Message(Role.USER, "{{ q }}"),
-    ]
-    system, history, text = split(said)
-    prompt = NewPrompt(text, system=system, history=history, variables={"q": "why?", "s": "short"})
-    assert filled(prompt, "prompts.0").messages == (
-        Message(Role.SYSTEM, "short"),
-        *said[1:3],
-        Message(Role.USER, "why?"),
-    )
-    with pytest.raises(InvalidInput, match="'q'"):
-        filled(NewPrompt("{{q}}", variables={"s": ""}), "prompts.0")
-    assert filled(NewPrompt("{{q}}"), "prompts.0").text == "{{q}}"
-    for wrong in ([], said[:3], [said[3], said[0], said[3]]):
-        with pytest.raises(InvalidInput):
-            split(wrong)

@@ -1,8 +1,6 @@
 """Whatever happens in whatever order, no state of the ledger lies (I2–I6, I11): hypothesis thinks of the orders."""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, Phase
@@ -20,26 +18,18 @@ from tasks.conversation import NewPrompt
 from tasks.errors import Conflict
 from tasks.ledger import Lease, Ledger
 from tasks.ledger.closing import CANCEL_GRACE, WAITING
-from tasks.ledger.growth import NewColumn
 from tasks.ledger.records import Claim, Completion, Environment, NewRun, Rendered, Worker
 from tasks.ledger.tables import chunk, run, worker
-from tasks.states import ChunkState, FinishReason, Outcome, RunKind, RunState, WorkerState
+from tasks.states import ChunkState, FinishReason, RunKind, RunState, WorkerState
 from tests.clock import pass_time
-from tests.unit.growth_rows import entry
-from tests.unit.ledger_model import ADDED, EVERY, MODELS, Truth
+from tests.unit.ledger_model import EVERY, MODELS
+from tests.unit.ledger_wishes import SOME, Wishes, pick
 
-T = TypeVar("T")
 MADE_WITH = Environment("e", {})
-SOME = st.integers(0, 99)
-WISHES = (*("pause", "resume", "retry") * 3, "give_up", "prioritise", "cancel", "delete")  # what ends a run is rarer
 EXAMPLES = {"sqlite": 50, "postgresql": 12}
 
 
-def pick(some: Sequence[T], number: int) -> T:
-    return some[number % len(some)]
-
-
-class Interleavings(Truth):
+class Interleavings(Wishes):
     """Two models, a few small runs, workers that die, messages lost or sent twice, people who change their minds."""
 
     def __init__(self, ledger: Ledger):
@@ -89,34 +79,6 @@ class Interleavings(Truth):
             return
         idx = self.ledger.growth.follow(run_id, turn)
         self.keys[run_id] |= {(run_id, m, idx, s) for m in before.models for s in range(before.samples)}
-
-    @precondition(lambda self: self.keys)
-    @rule(which=SOME, what=st.sampled_from(["models", "samples", "prompts"]), number=st.integers(1, 2))
-    def grow(self, which: int, what: str, number: int) -> None:
-        """Something joins a run, whatever its state; no row that is there changes (see `nothing_lies`)."""
-        run_id = pick(list(self.keys), which)
-        before = self.ledger.runs.get(run_id)
-        if before.samples + number > 3 or before.prompts + number > 6 or (what == "models" and ADDED in before.models):
-            return
-        sizes = dict.fromkeys(EVERY, number)
-        turns = [NewPrompt("more", follows=idx - 1 if idx else None) for idx in range(number)]
-        acts: dict[str, Any] = {
-            "models": lambda: self.ledger.growth.add_models(run_id, {ADDED: NewColumn(entry(), number)}),
-            "samples": lambda: self.ledger.growth.add_samples(run_id, number, sizes),
-            "prompts": lambda: self.ledger.growth.add_prompts(run_id, turns, sizes),
-        }
-        if before.state is RunState.CANCELLED and before.finished is None:
-            with pytest.raises(Conflict):
-                acts[what]()
-            return
-        acts[what]()
-        after = self.ledger.runs.get(run_id)
-        self.keys[run_id] = {
-            (run_id, m, i, s) for m in after.models for i in range(after.prompts) for s in range(after.samples)
-        }
-        if self.cancelled.pop(run_id, None) is not None:
-            self.revived.add(run_id)
-        assert after.state is (RunState.RUNNING if before.state.is_final else before.state)
 
     @rule(model=st.sampled_from(EVERY))
     def dispatch(self, model: str) -> None:
@@ -296,47 +258,6 @@ class Interleavings(Truth):
             assert one.state in WAITING or self.ledger.chunks.claim(one.id, "w") is None
         for run_id in self.keys:
             self.wish(run_id, "retry", 0)
-
-    @precondition(lambda self: self.keys)
-    @rule(which=SOME, wish=st.sampled_from(WISHES), priority=SOME)
-    def control(self, which: int, wish: str, priority: int) -> None:
-        self.wish(pick(list(self.keys), which), wish, priority)
-
-    def wish(self, run_id: str, wish: str, priority: int) -> None:
-        before = self.ledger.runs.get(run_id).state
-        act = getattr(self.ledger.control, wish)
-        try:
-            more: dict[str, list[Any]] = {"prioritise": [priority], "give_up": [pick(MODELS, priority), "no use"]}
-            act(run_id, *more.get(wish, []))
-        except Conflict:
-            assert before is RunState.CANCELLED or (before is RunState.DONE and wish != "retry")
-            return
-        if wish == "delete":
-            del self.keys[run_id]
-            self.deleted.add(run_id)
-            self.rows = {key: row for key, row in self.rows.items() if key[0] != run_id}
-            return
-        after = self.ledger.runs.get(run_id).state
-        if wish == "cancel" and before is not RunState.DONE:
-            assert after is RunState.CANCELLED
-            self.cancelled.setdefault(run_id, 0.0)
-        elif wish == "pause":
-            assert after is RunState.PAUSED
-            assert not any(one.run == run_id and one.state == ChunkState.QUEUED for one in self.chunks())
-        elif wish == "resume":
-            assert after in (RunState.PENDING, RunState.RUNNING)
-        elif wish == "give_up":
-            waiting = {(one.run, one.model) for one in self.chunks() if one.state in WAITING}
-            assert (run_id, pick(MODELS, priority)) not in waiting
-        elif wish == "retry":
-            assert before is not RunState.CANCELLED
-            self.forget_retried(run_id)
-
-    def forget_retried(self, run_id: str) -> None:
-        there = {(row.run, row.model, row.idx, row.sample) for row in self.stored()}
-        for key in [key for key in self.rows if key[0] == run_id and key not in there]:
-            assert self.rows.pop(key)[0].outcome is Outcome.FAILED
-            self.attempts[key] = 0
 
     def teardown(self) -> None:
         """Work until nothing is left to do: then every run has ended with exactly what it must have."""

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import tracemalloc
 import zipfile
+from pathlib import Path
 
 import openpyxl
 import pytest
@@ -185,3 +187,24 @@ def test_a_guess_is_overridden_by_no_column_at_all() -> None:
             (None, {"id": "1"}),
             (None, {"id": "1"}),
         ]
+
+
+def test_a_workbook_that_unpacks_to_a_gigabyte_is_not_unpacked(tmp_path: Path) -> None:
+    bomb = tmp_path / "p.xlsx"
+    with (
+        zipfile.ZipFile(io.BytesIO(workbook(["prompt"], ["x"]))) as old,
+        zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as new,
+    ):
+        for entry in old.infolist():
+            if "sheet1" not in entry.filename:
+                new.writestr(entry, old.read(entry))
+        with new.open("xl/worksheets/sheet1.xml", "w", force_zip64=True) as sheet:
+            for _ in range(2**10 + 1):
+                sheet.write(b" " * 2**20)
+    tracemalloc.start()
+    try:
+        with bomb.open("rb") as stream, pytest.raises(InvalidInput, match="too large when it is unpacked"):
+            preview(stream, "p.xlsx")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()

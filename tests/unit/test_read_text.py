@@ -5,6 +5,7 @@ import io
 import itertools
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -127,3 +128,28 @@ def test_a_million_prompts_take_the_memory_of_one_and_one_more_is_too_many() -> 
     with pytest.raises(InvalidInput, match="too many"):
         for _ in checked(itertools.repeat(NewPrompt("x"), MAX_PROMPTS + 1)):
             pass
+
+
+@pytest.mark.parametrize(
+    ("name", "beginning"),
+    [
+        ("p.txt", b"ok\n"),
+        ("p.csv", b'id,prompt\n1,"'),
+        ("p.jsonl", b'{"prompt": "ok"}\n{"prompt": "'),
+        ("p.json", b"["),
+    ],
+)
+def test_a_line_of_300_mb_is_told_and_not_held(tmp_path: Path, name: str, beginning: bytes) -> None:
+    file = tmp_path / name
+    with file.open("wb") as out:
+        out.write(beginning)
+        for _ in range(300):
+            out.write((b"[" if name == "p.json" else b"x") * 2**20)
+    tracemalloc.start()
+    try:
+        with file.open("rb") as stream, pytest.raises(InvalidInput, match=r"longer than|nested too deeply"):
+            list(read(stream, name))
+        assert tracemalloc.get_traced_memory()[1] < 2**25
+    finally:
+        tracemalloc.stop()
+        file.unlink()
