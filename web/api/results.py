@@ -6,6 +6,7 @@ from flask.typing import ResponseReturnValue
 from tasks.errors import NotFound
 from tasks.files.write import export
 from tasks.ledger.completions import place_of as place_of_row
+from tasks.ledger.records import Completion
 from web import attachment, events, received, views
 from web.api.blueprint import blueprint, json_of, place_of, text_of
 from web.host import service
@@ -24,22 +25,14 @@ def prompts(run_id: str) -> ResponseReturnValue:
 
 @blueprint.get("/runs/<run_id>/completions")
 def completions(run_id: str) -> ResponseReturnValue:
-    ledger = service().ledger
-    ledger.runs.get(run_id)
-    query = received.query(requests.PageQuery)
-    rows = ledger.completions.page(run_id, query.model, place_of(query.after), query.limit)
-    following = text_of(place_of_row(rows[-1])) if len(rows) == query.limit else None
+    rows, following = _page(run_id)
     return json_of(answers.Completions(completions=[views.completion(row) for row in rows], next=following))
 
 
 @blueprint.get("/runs/<run_id>/scores")
 def scores(run_id: str) -> ResponseReturnValue:
-    ledger = service().ledger
-    ledger.runs.get(run_id)
-    query = received.query(requests.PageQuery)
-    rows = ledger.completions.page(run_id, query.model, place_of(query.after), query.limit)
-    following = text_of(place_of_row(rows[-1])) if len(rows) == query.limit else None
-    found = ledger.scores.of_completions(rows)
+    rows, following = _page(run_id)
+    found = service().ledger.scores.of_completions(rows)
     return json_of(answers.Scores(scores=[views.score(row) for row in found], next=following))
 
 
@@ -69,3 +62,12 @@ def stream(run_id: str) -> ResponseReturnValue:
         mimetype="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
+
+
+def _page(run_id: str) -> tuple[list[Completion], str | None]:
+    """The completions that are asked for, and what to ask for the following ones. Raises `NotFound`."""
+    ledger = service().ledger
+    ledger.runs.get(run_id)
+    query = received.query(requests.PageQuery)
+    rows = ledger.completions.page(run_id, query.model, place_of(query.after), query.limit)
+    return rows, text_of(place_of_row(rows[-1])) if len(rows) == query.limit else None
