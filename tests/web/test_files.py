@@ -206,5 +206,7 @@ def test_a_key_makes_one_run_of_a_file(client: FlaskClient, ledger: Ledger) -> N
     assert made.status_code == 202 and client.post("/api/runs", json={"upload": first}, headers=key).json == made.json
     assert client.post("/api/runs", json={"upload": other}, headers=key).status_code == 409
     assert ledger.runs.total() == 1
+    (made_of_it,) = ledger.runs.newest()  # however small a file is, it gives the same answers each time
+    assert (made_of_it.kind, made_of_it.sampling["seed"]) == (RunKind.BULK, 0)
     assert client.delete(f"/api/uploads/{first}").status_code == 204
     assert client.delete(f"/api/uploads/{first}").status_code == 404

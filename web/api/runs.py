@@ -4,7 +4,7 @@ from flask import request
 from flask.typing import ResponseReturnValue
 
 from tasks.run_schema import PriorityOption
-from tasks.states import RunAction
+from tasks.states import RunAction, RunKind
 from web import received, views
 from web.api.blueprint import OWNER, accepted, blueprint, described, json_of
 from web.api.files import prompts_of
@@ -22,7 +22,7 @@ def submit() -> ResponseReturnValue:
             sampling=new.sampling.model_dump(exclude_none=True),
             samples=new.samples,
             deadline=new.deadline,
-            kind=new.kind,
+            kind=new.kind or (RunKind.BULK if new.upload else None),
             owner=OWNER,
             idempotency_key=request.headers.get("Idempotency-Key"),
             title=new.title,

@@ -73,7 +73,8 @@ class NewRun(SentPrompts):
     sampling: SamplingSettings = SamplingSettings()
     samples: Samples = Field(default=1, description="Answers of each model to each prompt")
     kind: Annotated[RunKind, one_of(*RunKind)] | None = Field(
-        default=None, description="Arena runs go first; by default a run of few prompts is one"
+        default=None,
+        description="Arena runs go first; by default a run of few prompts is one, unless they come from a file",
     )
     deadline: Deadline | None = Field(default=None, description="Seconds that one completion may take")
     title: Annotated[str, Characters(200)] = ""
