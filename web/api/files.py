@@ -12,6 +12,7 @@ from tasks.conversation import NewPrompt
 from tasks.errors import InvalidInput
 from tasks.files.read import preview, read
 from tasks.files.read.reading import Reading
+from tasks.states import RunKind
 from web import received, views
 from web.api.blueprint import OWNER, blueprint, json_of
 from web.host import service
@@ -59,6 +60,7 @@ def estimate() -> ResponseReturnValue:
         sampling=asked.sampling.model_dump(exclude_none=True),
         owner=OWNER,
         samples=asked.samples,
+        kind=RunKind.BULK,
     )
     return json_of(views.estimate(found))
 

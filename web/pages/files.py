@@ -99,7 +99,12 @@ def _estimate(seen: Preview) -> Estimate:
     except InvalidInput:
         sampling = {}
     return service().estimate(
-        prompts=seen.prompts, lengths=seen.lengths, models=None, sampling=sampling, owner=security.owner()
+        prompts=seen.prompts,
+        lengths=seen.lengths,
+        models=None,
+        sampling=sampling,
+        owner=security.owner(),
+        kind=RunKind.BULK,
     )
 
 
